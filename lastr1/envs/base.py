@@ -1,0 +1,42 @@
+"""The contract of every simulator.  Torch-free."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lastr1.spec import RobotSpec
+from lastr1.types import ActionChunk, Image, Observation, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where an episode begins: a task and how its scene is laid out."""
+
+    task: int
+    """Index into `Env.tasks`."""
+    state: int | None = None
+    """Index of a stored initial state (0..`Env.stored_states` - 1); None draws a fresh scene from `seed`."""
+    seed: int = 0
+
+
+class Env(Protocol):
+    """One simulated scene: any task of a suite, one episode at a time."""
+
+    spec: RobotSpec
+    tasks: tuple[str, ...]
+    """Instruction of each task."""
+    stored_states: int
+    """Number of stored initial states per task (0: only fresh scenes)."""
+    cap: int
+    """Control steps after which an episode is truncated."""
+
+    def reset(self, start: Start) -> Observation:
+        """Begin an episode.  `ValueError` names a task or stored state that does not exist."""
+
+    def play(self, chunk: ActionChunk) -> Outcome:
+        """Play the chunk open loop, no further than success or the step cap; look once, at the end."""
+
+    def frame(self, size: int) -> Image:
+        """The scene now, [size, size, 3], for videos (the policy never sees it)."""
+
+    def close(self) -> None:
+        """Free the simulator."""

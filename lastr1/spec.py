@@ -1,0 +1,64 @@
+"""What a robot (real or simulated) sees and obeys: names, order, units, rate."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dim:
+    """One entry of a state or action vector."""
+
+    name: str
+    """For example `x`, `yaw`, `gripper`; two-arm robots prefix `left_` and `right_`."""
+    unit: str
+    """`m`, `rad`, `open fraction` (0 closed .. 1 open), or `controller` (normalised controller input, -1..1)."""
+    low: float
+    high: float
+    binary: bool = False
+    """Encoded without statistics and decoded by a threshold (grippers: 1 = open, 0 = closed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """One camera of the observation, upright RGB."""
+
+    name: str
+    height: int
+    """pixels"""
+    width: int
+    """pixels"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotSpec:
+    """The contract between a policy and a robot; compared, never assumed."""
+
+    name: str
+    cameras: tuple[Camera, ...]
+    state: tuple[Dim, ...]
+    action: tuple[Dim, ...]
+    rate: float
+    """control steps per second"""
+    hold: tuple[float, ...]
+    """The action that keeps the robot still (in `action` units); sent when a policy is silent."""
+
+    def __post_init__(self) -> None:
+        if len(self.hold) != len(self.action):
+            raise ValueError(
+                f"robot {self.name!r}: hold has {len(self.hold)} entries, action has {len(self.action)}"
+            )
+
+
+def mismatches(a: RobotSpec, b: RobotSpec) -> list[str]:
+    """Every field in which two robots differ, as readable lines; empty when a policy for one fits the other."""
+    found = []
+    for field in fields(RobotSpec):
+        if field.name in ("name", "hold"):
+            continue
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, tuple) and len(left) != len(right):
+            found.append(f"{field.name}: {[x.name for x in left]} against {[x.name for x in right]}")
+        elif isinstance(left, tuple):
+            found += [f"{field.name}[{i}]: {x} against {y}" for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y]
+        elif left != right:
+            found.append(f"{field.name}: {left} against {right}")
+    return found
