@@ -1,0 +1,349 @@
+"""Every knob of the system on one page.  Frozen, validated, standard library only.
+
+Letters in the help: K stop candidates, G latents per group, L = K*G latent slots, C control steps per chunk.
+Sections in brackets refer to docs/ALGORITHM.md.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Size of a Qwen3-VL built from scratch; the defaults are the tiny one that runs on a laptop."""
+
+    hidden: int = 128
+    """width D of the language model"""
+    layers: int = 3
+    """language-model layers"""
+    heads: int = 4
+    """query heads"""
+    kv_heads: int = 2
+    """key/value heads"""
+    head_dim: int = 32
+    """width of one head"""
+    mlp: int = 384
+    """width of the gated MLP"""
+    vision_hidden: int = 96
+    """width of the vision tower"""
+    vision_layers: int = 3
+    """vision-tower layers"""
+    vision_heads: int = 4
+    """vision-tower heads"""
+    vision_mlp: int = 288
+    """width of the vision MLP"""
+    patch: int = 16
+    """pixels per patch edge"""
+    deepstack: tuple[int, ...] = (1,)
+    """vision layers whose features are added to the first language layers"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "vision_hidden", "patch")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What a decision is: how long it may think, how it stops, how it acts [2, 3, 4]."""
+
+    stop_candidates: int = 4
+    """K: the thought may end after each of K groups; 0 is the action-only policy"""
+    latents_per_group: int = 2
+    """G: latents in one group"""
+    chunk: int = 8
+    """C: control steps played open loop per decision"""
+    temperature: float = 1.6
+    """sampling temperature of actions and stop in rollouts (evaluation is greedy)"""
+    latent_policy: Literal["gaussian", "deterministic"] = "gaussian"
+    """how latents are drawn in rollouts, and their likelihood ratio [4]"""
+    latent_noise: float = 0.05
+    """standard deviation of the gaussian latent policy, relative to the RMS of the latents"""
+    latent_ratio_norm: Literal["sum", "dim", "element"] = "dim"
+    """divisor of the gaussian log-ratio: 1, D, or D times the latents used [4.4]"""
+    latent_sigma: float = 10.0
+    """sigma of the deterministic policy's ratio (Eq. 3)"""
+    stop_likelihood: Literal["consistent", "released"] = "consistent"
+    """likelihood of the stop: the categorical that was sampled, or the release's full vocabulary [3]"""
+    eval_stop: Literal["first", "max", "mode"] = "mode"
+    """stop rule at evaluation: first p >= threshold, largest p, or mode of the sampled categorical [3]"""
+    stop_threshold: float = 0.99
+    """threshold of the `first` rule"""
+    crop: float = 0.9
+    """share of the image edge kept by the centre crop (1: none) [2.4]"""
+    image: int = 256
+    """pixels of the square image that the policy sees"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "latents_per_group", "chunk", "temperature", "latent_noise", "latent_sigma", "image")
+        if self.stop_candidates < 0:
+            raise ValueError(f"stop_candidates must be 0 or more, not {self.stop_candidates}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be in (0, 1], not {self.crop}")
+
+    @property
+    def latents(self) -> int:
+        """L: latent slots."""
+        return self.stop_candidates * self.latents_per_group
+
+
+@dataclass(frozen=True, kw_only=True)
+class LapoConfig:
+    """LAPO loss and advantages [5]."""
+
+    clip_low: float = 0.2
+    """ratios below 1 - clip_low are clipped"""
+    clip_high: float = 0.28
+    """ratios above 1 + clip_high are clipped"""
+    action_weight: float = 1.0
+    """weight of the action surrogate"""
+    latent_weight: float = 0.1
+    """weight of the latent surrogate"""
+    stop_weight: float = 0.1
+    """weight of the stop surrogate"""
+    value_weight: float = 1.0
+    """weight of the value loss"""
+    value_clip: float | None = None
+    """None: squared error; a number: half the clipped maximum of the release"""
+    average: Literal["decision", "episode"] = "decision"
+    """mean over all valid decisions, or per episode first (the release)"""
+    reward_scale: float = 5.0
+    """reward of a success"""
+    discount: float = 0.99
+    """gamma per decision"""
+    trace: float = 0.95
+    """lambda of generalised advantage estimation"""
+    whiten: bool = True
+    """advantages to mean 0 and variance 1 over the valid decisions of a rollout"""
+    on_truncation: Literal["bootstrap", "zero"] = "bootstrap"
+    """value after the step cap: the critic's, or 0"""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.discount <= 1 and 0 <= self.trace <= 1):
+            raise ValueError(f"discount {self.discount} must be in (0, 1] and trace {self.trace} in [0, 1]")
+        if not 0 < self.clip_low < 1 or self.clip_high <= 0:
+            raise ValueError(f"clip range [1 - {self.clip_low}, 1 + {self.clip_high}] does not contain 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW in two groups, one clip over both [5.6]."""
+
+    lr: float = 3e-5
+    """learning rate of the backbone"""
+    value_lr: float = 3e-4
+    """learning rate of the value head"""
+    grad_clip: float = 10.0
+    """largest gradient norm over all parameters"""
+    micro_batch: int = 64
+    """decisions per backward pass (memory, not mathematics)"""
+    autocast: bool = False
+    """bf16 compute with fp32 master weights and fp32 log-probabilities"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", "value_lr", "grad_clip", "micro_batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceConfig:
+    """The reinforcement job [5.5, 7.2]."""
+
+    iterations: int = 200
+    """rollout + update, repeated"""
+    episodes: int = 512
+    """episodes per iteration"""
+    minibatches: int = 4
+    """optimizer steps per pass over a rollout"""
+    epochs: int = 1
+    """passes over a rollout"""
+    value_only_iterations: int = 0
+    """first iterations that train the critic alone"""
+    train_states: Literal["fresh", "benchmark"] = "fresh"
+    """fresh scenes, or the stored ones that evaluation uses (the release; labelled in results)"""
+    evaluate_every: int = 0
+    """iterations between evaluations (0: only at the end)"""
+    evaluate_episodes: int = 100
+    """episodes of one intermediate evaluation, on scenes of their own"""
+    checkpoint_every: int = 10
+    """iterations between checkpoints"""
+    minutes: float | None = None
+    """wall-clock budget; the run ends cleanly when it is spent"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every")
+        if self.minibatches > self.episodes:
+            raise ValueError(f"minibatches {self.minibatches} must not exceed episodes {self.episodes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupConfig:
+    """The supervised warm-up [6]."""
+
+    iterations: int = 10_000
+    """optimizer steps"""
+    batch: int = 64
+    """samples per step"""
+    lr: float = 1e-5
+    """peak learning rate"""
+    lr_end: float = 0.1
+    """final learning rate as a share of the peak (cosine)"""
+    ramp: int = 0
+    """steps of linear ramp-up before the cosine"""
+    grad_clip: float = 1.0
+    """largest gradient norm"""
+    cosine_weight: float = 1.0
+    """weight of the latent loss (1 - cosine)"""
+    stop_weight: float = 0.1
+    """weight of the stop losses"""
+    action_weight: float = 1.0
+    """weight of the action cross-entropy"""
+    stop_candidate_weight: float = 1.0
+    """inside the stop loss: categorical over the K candidates"""
+    stop_vocab_weight: float = 1.0
+    """inside the stop loss: full-vocabulary cross-entropy at the drawn candidate"""
+    target_stride: int = 8
+    """control steps between the future frames that latents are taught"""
+    center_targets: bool = False
+    """subtract the data set's mean target before the cosine"""
+    teacher: Literal["thumbnail", "dinov3"] = "thumbnail"
+    """frozen vision model that turns a future frame into a target"""
+    teacher_path: str | None = None
+    """directory of the DINOv3 teacher"""
+    image_augment: Literal["random_crop", "none"] = "random_crop"
+    """window of the crop in training"""
+    autocast: bool = False
+    """bf16 compute with fp32 master weights"""
+    checkpoint_every: int = 1000
+    """iterations between checkpoints"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Which simulator, and how it is run."""
+
+    suite: str = "tabletop"
+    """tabletop, tabletop_base, tabletop_dual, tabletop_dual_base, libero_spatial, libero_object, ..."""
+    tasks: tuple[int, ...] | None = None
+    """indices of the tasks to use (None: all of the suite)"""
+    image: int = 128
+    """pixels of the rendered camera image"""
+    slots: int = 32
+    """environments played side by side"""
+    workers: int = 1
+    """simulator processes (0: inside the main process)"""
+    released_init_patch: bool = False
+    """reproduce the release's edit of one initial state of libero_spatial (recorded in results)"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "image", "slots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Demonstrations from the scripted expert."""
+
+    episodes: int = 1
+    """successful demonstrations per task"""
+    noise: float = 0.0
+    """standard deviation of the disturbance of executed moves (labels stay the expert's)"""
+    image: int | None = None
+    """pixels of the stored images (None: what the policy sees)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluation [7.1]."""
+
+    episodes: int | None = None
+    """episodes in all (None: every stored initial state of every task once)"""
+    states: Literal["stored", "fresh"] = "stored"
+    """stored initial states in fixed order, or fresh scenes from `seed`"""
+    videos: int = 0
+    """episodes to film"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment."""
+
+    name: str
+    """recipe it came from"""
+    seed: int = 0
+    """every random draw of a run follows from it"""
+    threads: int = 2
+    """CPU threads for torch"""
+    base: str = "builtin"
+    """what the warm-up starts from: `builtin`, `scratch` or a checkpoint directory"""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    lapo: LapoConfig = field(default_factory=LapoConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain JSON values."""
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
+    """The config that `to_dict` wrote.  `ValueError` names an unknown or missing key, or a value of a wrong type."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"unknown knob {path}{key}")
+    return cls(**{key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast("type[Any]", hint), value, path + ".")
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        ok = value in args
+    elif origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(args[0], value, path)
+    elif origin is tuple:
+        return tuple(_convert(args[0], v, path) for v in value)
+    elif hint is float:
+        ok, value = isinstance(value, (int, float)) and not isinstance(value, bool), value
+    else:
+        ok = type(value) is hint
+    if not ok:
+        raise ValueError(f"{path} = {value!r} is not a {hint}")
+    return float(value) if hint is float else value
+
+
+def differences(a: Any, b: Any) -> list[str]:
+    """`path: left against right` for every knob in which two configs differ."""
+    left, right = _flat(to_dict(a)), _flat(to_dict(b))
+    return [f"{k}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
+
+
+def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value})
+    return flat

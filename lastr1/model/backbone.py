@@ -1,0 +1,168 @@
+"""Stock Qwen3-VL, driven directly: the only file that knows transformers (>= 4.57, < 6).
+
+Axes: B decisions, P padded prompt, S sequence, D width, V vocabulary, M patches of an image, F numbers of a patch.
+Quirks kept here: always an explicit 4-D mask and explicit 3-axis positions; all images of a batch have one size and
+go through the vision tower as the frames of one clip (each frame attends to itself only, as separate images do).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from lastr1.config import BackboneConfig
+from lastr1.model.layout import prompt_positions
+
+MERGE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What the policy is asked, tokenised and left-padded."""
+
+    token_ids: Int[Tensor, "B P"]
+    mask: Bool[Tensor, "B P"]
+    """False at padding"""
+    patches: Float[Tensor, "R F"]
+    """all patches of all images, R = B * cameras * M"""
+    grid: tuple[tuple[int, int], ...]
+    """(rows, columns) of patches of each camera, the same for every decision"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A prompt ready for the language model."""
+
+    embeds: Float[Tensor, "B P D"]
+    mask: Bool[Tensor, "B P"]
+    positions: Int[Tensor, "3 B P"]
+    free: Int[Tensor, "B"]
+    """first position after the prompt"""
+    is_image: Bool[Tensor, "B P"]
+    deepstack: list[Float[Tensor, "R D"]]
+    """vision features added to the first language layers at the image tokens"""
+
+
+def tiny_config(config: BackboneConfig, *, vocabulary: int, image: int, special: dict[str, int]) -> Qwen3VLConfig:
+    """The Qwen3-VL configuration of a model built from scratch; tied embeddings, M-RoPE as the original."""
+    third = config.head_dim // 2 // 3
+    text: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.mlp,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": 4096,
+        "rope_theta": 10_000.0,
+        "rope_scaling": {
+            "rope_type": "default",
+            "mrope_section": [config.head_dim // 2 - 2 * third, third, third],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": True,
+    }
+    vision: dict[str, Any] = {
+        "depth": config.vision_layers,
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": config.vision_mlp,
+        "num_heads": config.vision_heads,
+        "out_hidden_size": config.hidden,
+        "patch_size": config.patch,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": (image // config.patch) ** 2,
+        "deepstack_visual_indexes": list(config.deepstack),
+    }
+    return Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=True,
+        image_token_id=special["<|image_pad|>"],
+        video_token_id=special["<|video_pad|>"],
+        vision_start_token_id=special["<|vision_start|>"],
+        vision_end_token_id=special["<|vision_end|>"],
+    )
+
+
+class Backbone(nn.Module):
+    """Prompt in, post-norm hidden states out."""
+
+    def __init__(self, config: Qwen3VLConfig) -> None:
+        super().__init__()
+        config._attn_implementation = "sdpa"  # flash attention cannot take the mask of the action slots
+        self.net = Qwen3VLForConditionalGeneration(config)
+        self.width: int = config.text_config.hidden_size
+        self.image_token: int = config.image_token_id
+        self.patch: int = config.vision_config.patch_size
+
+    @property
+    def head(self) -> Float[Tensor, "V D"]:
+        """Rows of the output matrix (the embedding when tied)."""
+        weight: Tensor = self.net.lm_head.weight
+        return weight
+
+    def embed(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
+        """Ordinary input embeddings."""
+        embeds: Tensor = self.net.model.language_model.embed_tokens(token_ids)
+        return embeds
+
+    def look(self, prompt: Prompt) -> Embedded:
+        """Embed the text, encode the images once, place them and give every token its position."""
+        is_image = prompt.token_ids == self.image_token
+        embeds = self.embed(prompt.token_ids)
+        deepstack: list[Tensor] = []
+        if prompt.grid:
+            assert len(set(prompt.grid)) == 1, f"cameras of different sizes: {prompt.grid}"
+            rows, columns = prompt.grid[0]
+            images = prompt.token_ids.shape[0] * len(prompt.grid)
+            clip = torch.tensor([[images, rows, columns]], device=embeds.device)
+            seen = self.net.model.visual(prompt.patches.to(embeds.dtype), grid_thw=clip)
+            features, deepstack = self._features(seen)
+            embeds = embeds.masked_scatter(is_image[..., None], features.to(embeds.dtype))
+        merged = tuple((rows // MERGE, columns // MERGE) for rows, columns in prompt.grid)
+        positions, free = prompt_positions(is_image, prompt.mask, merged)
+        return Embedded(
+            embeds=embeds, mask=prompt.mask, positions=positions, free=free, is_image=is_image, deepstack=deepstack
+        )
+
+    @staticmethod
+    def _features(seen: Any) -> tuple[Tensor, list[Tensor]]:
+        if isinstance(seen, tuple):  # transformers 4.57
+            return seen[0], seen[1]
+        return seen.pooler_output, seen.deepstack_features
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "B Q D"],
+        positions: Int[Tensor, "3 B Q"],
+        mask: Bool[Tensor, "B 1 Q S"],
+        *,
+        cache: DynamicCache | None = None,
+        seen: Embedded | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Hidden states after the final norm.  `cache` is extended; `seen` adds vision features (its prompt first)."""
+        visual: dict[str, Any] = {}
+        if seen is not None and seen.deepstack:
+            is_image = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+            is_image[:, : seen.is_image.shape[1]] = seen.is_image
+            visual = {"visual_pos_masks": is_image, "deepstack_visual_embeds": seen.deepstack}
+        out = self.net.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **visual,
+        )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+
+def new_cache() -> DynamicCache:
+    """An empty key/value cache."""
+    return DynamicCache()

@@ -1,0 +1,111 @@
+"""Observation -> Prompt: the chat template around images and instruction, tokenised once per instruction.
+
+Axes: B decisions, P padded prompt.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+from lastr1.model.backbone import Prompt
+from lastr1.model.codec import BINS
+from lastr1.model.images import MERGE, crop_resize, patchify
+from lastr1.spec import RobotSpec
+from lastr1.types import Image, Observation
+
+_CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+_VISION = ("<|image_pad|>", "<|video_pad|>")
+_LATENT = ("<latent_start>", "<latent_end>", "<latent_pad>")
+_ACTIONS = tuple(f"<action_{i}>" for i in range(BINS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Ids looked up by name (ALGORITHM.md 2.2)."""
+
+    action: int
+    """id of <action_0>; the other 255 follow"""
+    latent_start: int
+    latent_end: int
+    image: int
+    pad: int
+
+
+def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
+    """`ValueError` names a token that is missing, or actions that are not contiguous."""
+    ids = {name: tokenizer.token_to_id(name) for name in (*_ACTIONS, *_LATENT, _VISION[0], _CHAT[0])}
+    for name, token in ids.items():
+        if token is None:
+            raise ValueError(f"the tokenizer has no token {name}")
+    first = ids[_ACTIONS[0]]
+    if [ids[name] for name in _ACTIONS] != list(range(first, first + BINS)):
+        raise ValueError("the ids of <action_0>..<action_255> are not contiguous and ascending")
+    return SpecialTokens(
+        action=first,
+        latent_start=ids["<latent_start>"],
+        latent_end=ids["<latent_end>"],
+        image=ids[_VISION[0]],
+        pad=ids[_CHAT[0]],
+    )
+
+
+def tiny_tokenizer(instructions: Sequence[str]) -> Tokenizer:
+    """A word-piece tokenizer over the words of `instructions`; any other word is spelt in characters."""
+    words = sorted({w for text in instructions for w in re.findall(r"\w+|[^\w\s]", text.lower())})
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    pieces = ["[UNK]", "user", "assistant", *letters, *(f"##{c}" for c in letters), *words]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=64))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    names = ("\n", *_CHAT, *_VISION, *_ACTIONS, *_LATENT)
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+    return tokenizer
+
+
+class PromptBuilder:
+    """Turns observations into a batch; the tokens of an instruction are computed once."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: RobotSpec, *, image: int, crop: float, patch: int) -> None:
+        if image % (patch * MERGE):
+            raise ValueError(f"image size {image} must be a multiple of {patch * MERGE} pixels")
+        self.tokenizer = tokenizer
+        self.tokens = special_tokens(tokenizer)
+        self.cameras = tuple(camera.name for camera in spec.cameras)
+        self.image, self.crop, self.patch = image, crop, patch
+        self._ids = lru_cache(maxsize=4096)(self._tokenise)
+
+    def _tokenise(self, instruction: str) -> tuple[int, ...]:
+        pads = (self.image // self.patch // MERGE) ** 2
+        pictures = f"<|vision_start|>{'<|image_pad|>' * pads}<|vision_end|>" * len(self.cameras)
+        text = f"<|im_start|>user\n{pictures}{instruction}<|im_end|>\n<|im_start|>assistant\n"
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def pixels(self, image: Image, corner: tuple[float, float] = (0.5, 0.5)) -> Image:
+        """The crop of a camera image that the policy sees, [image, image, 3]."""
+        return crop_resize(image, self.image, self.crop, corner)
+
+    def build(self, observations: Sequence[Observation]) -> Prompt:
+        """A left-padded batch with centre-cropped images."""
+        pixels = [self.pixels(o.images[camera]) for o in observations for camera in self.cameras]
+        return self.batch([o.instruction for o in observations], np.stack(pixels))
+
+    def batch(self, instructions: Sequence[str], pixels: Image) -> Prompt:
+        """The same from cropped images [B * cameras, image, image, 3], decision by decision in camera order."""
+        rows = [self._ids(instruction) for instruction in instructions]
+        length = max(map(len, rows))
+        ids = torch.full((len(rows), length), self.tokens.pad)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, length - len(row) :] = torch.tensor(row)
+            mask[i, length - len(row) :] = True
+        side = self.image // self.patch
+        patches = patchify(torch.from_numpy(np.ascontiguousarray(pixels)), self.patch)
+        return Prompt(
+            token_ids=ids, mask=mask, patches=patches.flatten(0, 1), grid=((side, side),) * len(self.cameras)
+        )
