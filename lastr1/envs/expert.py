@@ -1,0 +1,217 @@
+"""The scripted expert of the embedded world, and the episodes it plays.
+
+The expert looks at the state of the physics and at nothing else: no phase is remembered, so it takes over from
+any state, picks up again what was dropped, and approaches again what was missed.
+"""
+
+from dataclasses import dataclass
+from math import hypot
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lastr1.envs.base import Start
+from lastr1.envs.tabletop import TabletopEnv
+from lastr1.envs.tabletop_tasks import Task, spot
+from lastr1.envs.tabletop_things import FINGER, SIDE, TRAY, Arm, Body, Spot
+from lastr1.envs.tabletop_world import STEP, World
+from lastr1.types import ActionChunk, Floats, Observation
+
+Move = tuple[float, float, float, float]  # x, y, z in -1..1 and the gripper
+
+OPEN, CLOSED = 1.0, 0.0
+GAIN = 0.55  # share of the remaining way travelled per control step: slows down near the goal
+NEAR = 0.007  # m, near enough above a goal to go straight down
+CLEAR = 0.015  # m off a goal sideways at which the gripper must be high
+HOVER = 0.03  # m above a block's top
+CARRY = 0.095  # m, height of the tip while it carries a block over others
+
+
+def _toward(arm: Arm, x: float, y: float, z: float, gripper: float, limit: float = 1.0) -> Move:
+    """Straight to a point, slower near it."""
+    way = [GAIN * (goal - now) / STEP for goal, now in zip((x, y, z), arm.at, strict=True)]
+    scale = min(1.0, limit / max(1e-9, *(abs(v) for v in way)))
+    return (way[0] * scale, way[1] * scale, way[2] * scale, gripper)
+
+
+def _over(arm: Arm, x: float, y: float, low: float, high: float, gripper: float) -> Move:
+    """To (x, y, low) from above: high until it is over the goal, and no sideways motion while low and far."""
+    off = hypot(x - arm.at[0], y - arm.at[1])
+    if off > CLEAR and arm.at[2] < high - 0.02:
+        return _toward(arm, arm.at[0], arm.at[1], high, gripper)
+    # The lower, the nearer it must be: a funnel that ends at NEAR.
+    height = low + (high - low) * min(max(off - NEAR, 0.0) / (2 * CLEAR), 1.0)
+    return _toward(arm, x, y, height, gripper)
+
+
+def _grasp(arm: Arm, body: Body, part: int = 0) -> Move:
+    """Take hold of a body that is not held by this arm."""
+    box = body.box(body.parts[part])
+    x, y, z = ((box[i] + box[i + 3]) / 2 for i in range(3))
+    if arm.held is not None:
+        return (0.0, 0.0, 0.0, OPEN)
+    off = max(abs(x - arm.at[0]), abs(y - arm.at[1]))
+    deep = arm.at[2] - z < 0.008
+    if off < 2 * NEAR and deep and arm.open > 0.45:
+        return _toward(arm, x, y, min(z, arm.at[2]), CLOSED, 0.3)
+    high = box[5] + HOVER
+    # With the fingers still closed it must not go down: they would land on the block.
+    low = high if arm.open < 0.9 and arm.at[2] > z + 0.015 else z - 0.003
+    return _over(arm, x, y, low, high, OPEN)
+
+
+def _carry(arm: Arm, x: float, y: float, low: float) -> Move:
+    """Bring what is held to (x, y), the tip at `low`, and let it go."""
+    off = max(abs(x - arm.at[0]), abs(y - arm.at[1]))
+    if off < NEAR and arm.at[2] < low + 0.006:
+        return (0.0, 0.0, 0.0, OPEN)
+    return _over(arm, x, y, low, max(CARRY, low + 0.02), CLOSED)
+
+
+def _reach(world: World, task: Task) -> Move:
+    x, y, z = world.body(task.color).at
+    return _over(world.arms[0], x, y, z + SIDE + 0.004, z + SIDE + HOVER, OPEN)
+
+
+def _push(world: World, task: Task) -> Move:
+    """From behind, along the axis on which the block is farther off."""
+    arm, block, zone = world.arms[0], world.body(task.color), spot(world.zones, task.goal)
+    if arm.held is not None:
+        return (0.0, 0.0, 0.0, OPEN)
+    off = [zone.x - block.at[0], zone.y - block.at[1]]
+    axis = 0 if abs(off[0]) > abs(off[1]) else 1
+    sign = 1 if off[axis] > 0 else -1
+    reach = SIDE / 2 + FINGER[axis]
+    start = [block.at[0], block.at[1]]
+    start[axis] -= sign * (reach + 0.02)
+    aside = abs(arm.at[1 - axis] - block.at[1 - axis])
+    behind = sign * (block.at[axis] - arm.at[axis]) - reach
+    if arm.at[2] < 0.03 and aside < 0.012 and -0.001 < behind < 0.06 and arm.open < 0.1:
+        goal = [block.at[0], block.at[1]]
+        goal[axis] += off[axis] - sign * reach
+        return _toward(arm, goal[0], goal[1], 0.015, CLOSED, 0.8)
+    return _over(arm, start[0], start[1], 0.015, SIDE + HOVER, CLOSED)
+
+
+def _place(world: World, task: Task) -> Move:
+    arm, block, goal = world.arms[0], world.body(task.color), spot(world.bins, task.goal)
+    return _into_bin(arm, block, goal)
+
+
+def _into_bin(arm: Arm, block: Body, goal: Spot) -> Move:
+    if arm.held is not block:
+        return _grasp(arm, block)
+    # Above the wall: the open fingers do not fit into the bin everywhere.
+    return _carry(arm, goal.x, goal.y, 0.055)
+
+
+def _stack(world: World, task: Task) -> Move:
+    arm, block, base = world.arms[0], world.body(task.color), world.body(task.goal)
+    if arm.held is not block:
+        return _grasp(arm, block)
+    grip = arm.at[2] - block.at[2]
+    x, y = base.at[0] + arm.at[0] - block.at[0], base.at[1] + arm.at[1] - block.at[1]
+    return _carry(arm, x, y, base.at[2] + SIDE + grip + 0.003)
+
+
+def _lift(world: World, task: Task) -> tuple[Move, Move]:
+    tray = world.body(task.color, TRAY)
+    left, right = world.arms
+    if left.held is tray and right.held is tray:
+        low = min(left.at[2], right.at[2])
+        up = [_toward(arm, *arm.at[:2], min(low + 0.035, 0.15), CLOSED, 0.8) for arm in world.arms]
+        return up[0], up[1]
+    moves = [
+        (0.0, 0.0, 0.0, CLOSED) if arm.held is tray and arm.part == i else _grasp(arm, tray, i)
+        for i, arm in enumerate(world.arms)
+    ]
+    return moves[0], moves[1]
+
+
+def _handover(world: World, task: Task) -> tuple[Move, Move]:
+    """The left arm puts the block down in the middle, the right one takes it to the bin."""
+    left, right = world.arms
+    block, goal = world.body(task.color), spot(world.bins, task.goal)
+    aside = [_over(arm, x, 0.05, 0.13, 0.13, OPEN) for arm, x in ((left, -0.17), (right, 0.17))]
+    if left.held is block:
+        return _carry(left, 0.0, _middle(world, block), left.at[2] - block.at[2] + 0.002), aside[1]
+    if right.held is block or block.at[0] > -0.045:
+        # The right arm may come once the left one is out of its way.
+        waits = left.at[0] > block.at[0] - 0.11 and right.held is not block
+        move = _over(right, block.at[0] + 0.12, block.at[1], 0.11, 0.11, OPEN) if waits else None
+        return aside[0], move or _into_bin(right, block, goal)
+    return _grasp(left, block), aside[1]
+
+
+def _middle(world: World, block: Body) -> float:
+    """Where along y the block is put down: near its own, on free ground."""
+    taken = [b.at[1] for b in world.bodies if b is not block and abs(b.at[0]) < 0.08]
+    choices = [0.02 * i for i in range(-6, 6) if all(abs(0.02 * i - y) > 0.065 for y in taken)]
+    return min(choices or [0.0], key=lambda y: abs(y - block.at[1]))
+
+
+ONE_ARM = {"reach": _reach, "push": _push, "place": _place, "stack": _stack}
+TWO_ARMS = {"lift": _lift, "handover": _handover}
+
+
+class TabletopExpert:
+    """A closed-loop policy from privileged state, for every task of the embedded world."""
+
+    def act(self, env: TabletopEnv) -> Floats:
+        """The next control step [A] in the units of `env.spec.action`."""
+        world, task = env.world, env.task
+        if env.dual:
+            left, right = TWO_ARMS[task.kind](world, task)
+            return np.array(left + right, dtype=np.float32)
+        return np.array(ONE_ARM[task.kind](world, task), dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertEpisode:
+    """One episode of the expert, H control steps, recorded at every one of them."""
+
+    start: Start
+    instruction: str
+    frames: NDArray[np.uint8]
+    """[H, size, size, 3]: what the camera saw before each control step."""
+    states: Floats
+    """[H, S], before each control step."""
+    actions: Floats
+    """[H, A]: what the expert chose; without noise, also what was executed."""
+    success: bool
+
+
+def collect_episode(
+    env: TabletopEnv,
+    expert: TabletopExpert,
+    start: Start,
+    *,
+    noise: float = 0.0,
+    rng: np.random.Generator,
+) -> ExpertEpisode:
+    """Play one episode control step by control step.
+
+    `noise` is the standard deviation, in controller units, of what is added to the executed translations; the label
+    stays the expert's own choice, so that a policy also learns to come back from where noise leads.
+    """
+    moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
+    seen: list[Observation] = []
+    actions: list[Floats] = []
+    observation = env.reset(start)
+    while True:
+        action = expert.act(env)
+        seen.append(observation)
+        actions.append(action)
+        executed = action + moved * rng.standard_normal(len(action), dtype=np.float32)
+        outcome = env.play(ActionChunk(actions=executed[None]))
+        observation = outcome.observation
+        if outcome.terminated or outcome.truncated:
+            break
+    return ExpertEpisode(
+        start=start,
+        instruction=observation.instruction,
+        frames=np.stack([o.images[env.spec.cameras[0].name] for o in seen]),
+        states=np.stack([o.state for o in seen]),
+        actions=np.stack(actions),
+        success=outcome.terminated,
+    )
