@@ -1,7 +1,7 @@
 """The scripted expert of the embedded world, and the episodes it plays.
 
-The expert looks at the state of the physics and at nothing else: no phase is remembered, so it takes over from
-any state, picks up again what was dropped, and approaches again what was missed.
+The expert looks at the state of the physics and at nothing else: no phase is remembered, so it takes over
+from any state, picks up again what was dropped, and approaches again what was missed.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ from lastr1.types import ActionChunk, Floats, Observation
 Move = tuple[float, float, float, float]  # x, y, z in -1..1 and the gripper
 
 OPEN, CLOSED = 1.0, 0.0
-GAIN = 0.55  # share of the remaining way travelled per control step: slows down near the goal
+PACE = 0.7  # largest action: the expert is not in a hurry, so that a policy gets more looks on its way
+GAIN = 0.5  # share of the remaining way travelled per control step: slows down near the goal
 NEAR = 0.007  # m, near enough above a goal to go straight down
-CLEAR = 0.015  # m off a goal sideways at which the gripper must be high
+CLEAR = 0.018  # m off a goal sideways at which the gripper must be high
 HOVER = 0.03  # m above a block's top
 CARRY = 0.095  # m, height of the tip while it carries a block over others
 
 
-def _toward(arm: Arm, x: float, y: float, z: float, gripper: float, limit: float = 1.0) -> Move:
+def _toward(arm: Arm, x: float, y: float, z: float, gripper: float, limit: float = PACE) -> Move:
     """Straight to a point, slower near it."""
     way = [GAIN * (goal - now) / STEP for goal, now in zip((x, y, z), arm.at, strict=True)]
     scale = min(1.0, limit / max(1e-9, *(abs(v) for v in way)))
@@ -51,8 +52,9 @@ def _grasp(arm: Arm, body: Body, part: int = 0) -> Move:
     if arm.held is not None:
         return (0.0, 0.0, 0.0, OPEN)
     off = max(abs(x - arm.at[0]), abs(y - arm.at[1]))
-    deep = arm.at[2] - z < 0.008
-    if off < 2 * NEAR and deep and arm.open > 0.45:
+    # Once they close, the fingers go on closing as long as they can still succeed.
+    begun = 0.45 < arm.open < 0.95
+    if off < (0.017 if begun else 0.013) and arm.at[2] - z < (0.018 if begun else 0.012) and arm.open > 0.45:
         return _toward(arm, x, y, min(z, arm.at[2]), CLOSED, 0.3)
     high = box[5] + HOVER
     # With the fingers still closed it must not go down: they would land on the block.
@@ -63,7 +65,7 @@ def _grasp(arm: Arm, body: Body, part: int = 0) -> Move:
 def _carry(arm: Arm, x: float, y: float, low: float) -> Move:
     """Bring what is held to (x, y), the tip at `low`, and let it go."""
     off = max(abs(x - arm.at[0]), abs(y - arm.at[1]))
-    if off < NEAR and arm.at[2] < low + 0.006:
+    if off < 0.012 and arm.at[2] < low + 0.012:
         return (0.0, 0.0, 0.0, OPEN)
     return _over(arm, x, y, low, max(CARRY, low + 0.02), CLOSED)
 
@@ -86,10 +88,10 @@ def _push(world: World, task: Task) -> Move:
     start[axis] -= sign * (reach + 0.02)
     aside = abs(arm.at[1 - axis] - block.at[1 - axis])
     behind = sign * (block.at[axis] - arm.at[axis]) - reach
-    if arm.at[2] < 0.03 and aside < 0.012 and -0.001 < behind < 0.06 and arm.open < 0.1:
+    if arm.at[2] < 0.035 and aside < 0.018 and -0.001 < behind < 0.06 and arm.open < 0.1:
         goal = [block.at[0], block.at[1]]
         goal[axis] += off[axis] - sign * reach
-        return _toward(arm, goal[0], goal[1], 0.015, CLOSED, 0.8)
+        return _toward(arm, goal[0], goal[1], 0.015, CLOSED)
     return _over(arm, start[0], start[1], 0.015, SIDE + HOVER, CLOSED)
 
 
@@ -119,7 +121,7 @@ def _lift(world: World, task: Task) -> tuple[Move, Move]:
     left, right = world.arms
     if left.held is tray and right.held is tray:
         low = min(left.at[2], right.at[2])
-        up = [_toward(arm, *arm.at[:2], min(low + 0.035, 0.15), CLOSED, 0.8) for arm in world.arms]
+        up = [_toward(arm, arm.at[0], arm.at[1], min(low + 0.035, 0.15), CLOSED) for arm in world.arms]
         return up[0], up[1]
     moves = [
         (0.0, 0.0, 0.0, CLOSED) if arm.held is tray and arm.part == i else _grasp(arm, tray, i)
@@ -134,12 +136,15 @@ def _handover(world: World, task: Task) -> tuple[Move, Move]:
     block, goal = world.body(task.color), spot(world.bins, task.goal)
     aside = [_over(arm, x, 0.05, 0.13, 0.13, OPEN) for arm, x in ((left, -0.17), (right, 0.17))]
     if left.held is block:
-        return _carry(left, 0.0, _middle(world, block), left.at[2] - block.at[2] + 0.002), aside[1]
-    if right.held is block or block.at[0] > -0.045:
-        # The right arm may come once the left one is out of its way.
-        waits = left.at[0] > block.at[0] - 0.11 and right.held is not block
-        move = _over(right, block.at[0] + 0.12, block.at[1], 0.11, 0.11, OPEN) if waits else None
-        return aside[0], move or _into_bin(right, block, goal)
+        y = _middle(world, block)
+        return _carry(left, 0.0, y, left.at[2] - block.at[2] + 0.002), _over(right, 0.14, y, 0.1, 0.1, OPEN)
+    if right.held is block:
+        return aside[0], _into_bin(right, block, goal)
+    if block.at[0] > -0.045:
+        # The right arm waits until the left one is out of its way.
+        if left.at[0] > block.at[0] - 0.11:
+            return aside[0], _over(right, block.at[0] + 0.14, block.at[1], 0.1, 0.1, OPEN)
+        return aside[0], _into_bin(right, block, goal)
     return _grasp(left, block), aside[1]
 
 
@@ -191,8 +196,8 @@ def collect_episode(
 ) -> ExpertEpisode:
     """Play one episode control step by control step.
 
-    `noise` is the standard deviation, in controller units, of what is added to the executed translations; the label
-    stays the expert's own choice, so that a policy also learns to come back from where noise leads.
+    `noise` is the standard deviation, in controller units, of what is added to the executed translations; the
+    label stays the expert's own choice, so that a policy also learns to come back from where noise leads.
     """
     moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
     seen: list[Observation] = []

@@ -1,7 +1,9 @@
 """A pinhole camera and a painter of convex polygons, in numpy.
 
-Edges are anti-aliased by analytic coverage (the distance of a pixel's middle to the polygon's nearest edge), so that
-motion of a fraction of a pixel shows.  Axes: H image rows, W image columns, N points, M polygons, V corners.
+Edges are anti-aliased by analytic coverage (the distance of a pixel's middle to the polygon's nearest edge),
+so that motion of a fraction of a pixel shows.
+
+Axes: H image rows, W image columns, N points, M polygons, V corners.
 """
 
 from collections.abc import Sequence

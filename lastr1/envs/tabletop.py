@@ -1,4 +1,4 @@
-"""The embedded world as an environment: numpy only, rendered camera, one or two arms, tasks named by colour."""
+"""The embedded world as an environment: numpy only, rendered camera, one or two arms, tasks by colour."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
 STORED_STATES = 50
-CAPS = {False: 96, True: 128}  # control steps, with one arm and with two: twice what the expert needs
+CAPS = {False: 64, True: 128}  # control steps, with one arm and with two: about twice what the expert needs
 
 
 def robot(*, dual: bool, size: int) -> RobotSpec:
-    """The gripper (or two): it translates, 3 cm per control step at 1, and opens; it points down and never turns.
+    """The gripper (or two): it moves, 3 cm per control step at 1, and opens; it points down and never turns.
 
-    Translations beyond -1..1 are clipped.  Gripper commands of 0.75 and more open, of 0.25 and less close, and any
-    in between keep the last command: so that the hold action neither drops nor grabs anything.
+    Translations beyond -1..1 are clipped.  Gripper commands of 0.75 and more open, of 0.25 and less close,
+    and any in between keep the last command: so that the hold action neither drops nor grabs anything.
     """
     state, action = [], []
     for prefix in ("left_", "right_") if dual else ("",):
@@ -50,10 +50,10 @@ class Snapshot:
 
 
 class TabletopEnv:
-    """One suite of the embedded world: `tabletop`, `tabletop_base`, `tabletop_dual` or `tabletop_dual_base`."""
+    """A suite of the embedded world: `tabletop`, `tabletop_base`, `tabletop_dual` or `tabletop_dual_base`."""
 
     def __init__(self, suite: str, size: int = 128) -> None:
-        """`size` is the width and height of the camera image in pixels; `UserError` names an unknown suite."""
+        """`size`: width and height of the camera image in pixels; `UserError` names an unknown suite."""
         if suite not in SUITES:
             raise UserError(f"no tabletop suite {suite!r}: choose one of {', '.join(SUITES)}")
         self.kinds = SUITES[suite]
@@ -94,9 +94,9 @@ class TabletopEnv:
         return self._observe()
 
     def play(self, chunk: ActionChunk) -> Outcome:
-        """Play a chunk [C, 4 or 8] until it, the task or the cap ends; translations beyond -1..1 are clipped.
+        """Play a chunk [C, 4 or 8], up to success or the cap; translations beyond -1..1 are clipped.
 
-        `ValueError` for a wrong shape or a number that is not finite; `RuntimeError` when the episode is over.
+        `ValueError`: a wrong shape, or a number that is not finite; `RuntimeError`: the episode is over.
         """
         actions = np.asarray(chunk.actions, dtype=np.float64)
         if actions.ndim != 2 or actions.shape[1] != len(self.spec.action) or not len(actions):

@@ -1,7 +1,7 @@
 """The tasks of the embedded world: instructions, scenes, and what counts as solved.
 
-`tabletop` and `tabletop_dual` are the target tasks; the `_base` suites hold every other combination of kind and
-colours, so that no instruction of a target task is ever seen before its own demonstration.
+`tabletop` and `tabletop_dual` are the target tasks; the `_base` suites hold every other combination of kind
+and colours, so that no instruction of a target task is ever seen before its own demonstration.
 """
 
 from dataclasses import dataclass
@@ -108,7 +108,8 @@ def solved(task: Task, world: World) -> bool:
 
 
 def spot(spots: tuple[Spot, ...], color: str) -> Spot:
-    return next(spot for spot in spots if spot.color == color)
+    """The zone or bin of a colour."""
+    return next(place for place in spots if place.color == color)
 
 
 class _Layout:
@@ -241,7 +242,7 @@ SCENES = {
 
 
 def scene(task: Task, start: Start) -> World:
-    """Lay out a task's scene: PCG64 over (stream, task, number), one stream for stored states and one for seeds."""
+    """Lay out a task's scene: PCG64 over (stream, task, number); stored states have a stream of their own."""
     words = (FRESH, start.task, start.seed) if start.state is None else (STORED, start.task, start.state)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
     while True:

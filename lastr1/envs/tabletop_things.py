@@ -1,7 +1,7 @@
 """The things of the embedded world and their sizes: bodies, arms, zones, bins.
 
-Everything is a set of axis-aligned boxes `(x0, y0, z0, x1, y1, z1)` in metres (x right, y away from the camera,
-z up).
+Everything is a set of axis-aligned boxes `(x0, y0, z0, x1, y1, z1)` in metres (x right, y away from the
+camera, z up).
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,10 @@
 """What the camera of the embedded world sees: boxes, their shadows, painted back to front.
 
-Light falls straight down: the shadow of a gripper, or of what it carries, lies below it on the table or on a block,
-and tells its height.
+Light falls straight down: the shadow of a gripper, or of what it carries, lies below it on the table or on a
+block, and tells its height.
 """
+
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -15,7 +17,6 @@ from lastr1.envs.tabletop_things import (
     TABLE,
     ZONE,
     Arm,
-    Body,
     Box,
     Spot,
 )
@@ -87,7 +88,7 @@ class View:
         edge = TABLE + 0.02
         planks = np.linspace(-edge, edge, 7)
         solids: list[Solid] = [((-edge, -edge, -0.03, edge, edge, -EPS), "rim", 1.0)]
-        for i, (y0, y1) in enumerate(zip(planks[:-1], planks[1:], strict=True)):
+        for i, (y0, y1) in enumerate(pairwise(planks)):
             solids.append(((-edge, y0, 0.0, edge, y1, 0.0), ("wood", "grain")[i % 2], 1.0))
         self._paint(picture, solids, [], in_order=True)
         return picture
@@ -136,32 +137,28 @@ class View:
 def _order(solids: list[Solid], spans: list[list[float]], moving: int) -> list[int]:
     """Indices of solids back to front: all moving ones, and the motionless ones in front of a moving one."""
 
-    def meet(i: int, j: int) -> bool:
+    def behind(i: int, j: int) -> bool:
         a, b = spans[i], spans[j]
-        return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        meet = a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        return meet and _behind(solids[i][0], solids[j][0])
 
     chosen = list(range(moving))
-    for j in range(moving, len(solids)):
-        if any(meet(i, j) and _behind(solids[i][0], solids[j][0]) for i in range(moving)):
-            chosen.append(j)
-    after: dict[int, list[int]] = {i: [] for i in chosen}
-    waits = dict.fromkeys(chosen, 0)
-    for n, i in enumerate(chosen):
-        for j in chosen[n + 1 :]:
-            if meet(i, j):
-                first, then = (i, j) if _behind(solids[i][0], solids[j][0]) else (j, i)
-                after[first].append(then)
-                waits[then] += 1
+    chosen += [j for j in range(moving, len(solids)) if any(behind(i, j) for i in range(moving))]
+    before: dict[int, set[int]] = {i: set() for i in chosen}
+    for i, j in combinations(chosen, 2):
+        if behind(i, j):
+            before[j].add(i)
+        elif behind(j, i):
+            before[i].add(j)
     order: list[int] = []
-    while waits:
+    while before:
         # A ring of boxes that hide each other cannot be ordered: the farthest goes first.
-        ready = [i for i, n in waits.items() if n == 0] or [max(waits, key=lambda i: solids[i][0][1])]
+        ready = [i for i, n in before.items() if not n] or [max(before, key=lambda i: solids[i][0][1])]
         for i in ready:
-            del waits[i]
-            order.append(i)
-            for j in after[i]:
-                if j in waits:
-                    waits[j] -= 1
+            del before[i]
+        for waiting in before.values():
+            waiting.difference_update(ready)
+        order += ready
     return order
 
 
@@ -169,7 +166,7 @@ def _moving(world: World) -> list[Solid]:
     """Bodies, grippers and shadows as boxes."""
     solids: list[Solid] = []
     for body in world.bodies:
-        solids += [(box, body.color, 1.0) for box in _solid(body)]
+        solids += [(box, body.color, 1.0) for box in body.boxes()]
     carried = [arm.held for arm in world.arms if arm.held is not None]
     casters = [box for body in carried for box in body.boxes()]
     grounds = [box for body in world.bodies if body not in carried for box in body.boxes()]
@@ -180,10 +177,6 @@ def _moving(world: World) -> list[Solid]:
     for caster in casters:
         solids += _shadows(caster, grounds)
     return solids
-
-
-def _solid(body: Body) -> list[Box]:
-    return body.boxes()
 
 
 def _wrist(arm: Arm) -> Box:

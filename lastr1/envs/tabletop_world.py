@@ -1,8 +1,8 @@
 """The physics of the embedded world: a table, boxes, one or two grippers; plain floats, deterministic.
 
 A control step moves the grippers one axis after the other; what stands in the way is pushed along that axis,
-chains of blocks included, or stops the gripper.  There is no inertia: what is let go rests on its support at the
-end of the control step.  Nothing turns: the gripper always points down, its fingers open along x.
+chains of blocks included, or stops the gripper.  There is no inertia: what is let go rests on its support at
+the end of the control step.  Nothing turns: the gripper always points down, its fingers open along x.
 """
 
 from collections.abc import Iterable, Sequence
@@ -238,9 +238,9 @@ class World:
             for index, part in enumerate(body.parts):
                 box = body.box(part)
                 level = box[2] < z + FINGER[2] - EPS and box[5] > z + EPS
-                if level and abs(body.at[1] - y) < part.half_y + FINGER[1] - EPS:
-                    if x - gap <= box[0] and box[3] <= x + gap:
-                        yield body, index
+                level = level and abs(body.at[1] - y) < part.half_y + FINGER[1] - EPS
+                if level and x - gap <= box[0] and box[3] <= x + gap:
+                    yield body, index
 
     # Gravity
 
@@ -291,7 +291,7 @@ class World:
         """Height at which a body comes to rest where it is, and the box it then stands on (None: firmly)."""
         height, support = self._floor(body), None
         mine = body.boxes()
-        # A support that was just raised (a gripped block with another one on it) may be a step above its load.
+        # A support that was just raised (a gripped block that carries another) may be a step above its load.
         limit = body.at[2] + STEP + 2 * EPS
         tops = list(self.walls) + [b for other in self.bodies if other is not body for b in other.boxes()]
         for box in mine:
