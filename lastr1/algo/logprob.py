@@ -6,7 +6,7 @@ Axes: B decisions, N action tokens, V bins, K stop candidates, L latent slots, D
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -66,6 +66,7 @@ def draw_actions(
 # ------------------------------------------------------------------------------------------------ stop
 
 
+@runtime_checkable  # the tests check annotations at run time
 class StopLikelihood(Protocol):
     """How probable it was to stop where the thought stopped.
 
@@ -164,6 +165,7 @@ def evaluation_stop(
 # --------------------------------------------------------------------------------------------- latents
 
 
+@runtime_checkable
 class LatentDistribution(Protocol):
     """How latents are drawn around the predicted mean, and how the likelihood of a stored thought changes."""
 
