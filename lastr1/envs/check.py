@@ -16,9 +16,9 @@ class EnvContractError(AssertionError):
 def check_env(env: Env, *, chunk: int = 8, drift: float = 1e-6, seed: int = 0) -> None:
     """Raise `EnvContractError` naming the first promise that a freshly made environment breaks.
 
-    `chunk` is the number of control steps per chunk; `drift` how far the hold action may let the state move
-    (in state units; simulators with dynamics need more than 0).  Plays the first and the last task, one episode
-    to its cap, and leaves the environment at the end of that episode.
+    `chunk` is the number of control steps per chunk; `drift` how far the hold action may let the state
+    move (in state units; simulators with dynamics need more than 0).  Plays the first and the last task, one
+    episode to its cap, and leaves the environment at the end of that episode.
     """
     rng = np.random.default_rng(seed)
     _check_promises(env)

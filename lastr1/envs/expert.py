@@ -62,6 +62,35 @@ def _grasp(arm: Arm, body: Body, part: int = 0) -> Move:
     return _over(arm, x, y, low, high, OPEN)
 
 
+def _push_to(arm: Arm, block: Body, x: float, y: float) -> Move:
+    """Push a block toward (x, y): from behind, along the axis on which it is farther off."""
+    if arm.held is not None:
+        return (0.0, 0.0, 0.0, OPEN)
+    off = [x - block.at[0], y - block.at[1]]
+    axis = 0 if abs(off[0]) > abs(off[1]) else 1
+    sign = 1 if off[axis] > 0 else -1
+    reach = SIDE / 2 + FINGER[axis]
+    aside = abs(arm.at[1 - axis] - block.at[1 - axis])
+    behind = sign * (block.at[axis] - arm.at[axis]) - reach
+    goal = [block.at[0], block.at[1]]
+    if arm.at[2] < 0.035 and aside < 0.018 and -0.001 < behind < 0.06 and arm.open < 0.1:
+        goal[axis] += off[axis] - sign * reach
+        return _toward(arm, goal[0], goal[1], 0.015, CLOSED)
+    goal[axis] -= sign * (reach + 0.02)
+    return _over(arm, goal[0], goal[1], 0.015, SIDE + HOVER, CLOSED)
+
+
+def _take(world: World, arm: Arm, block: Body) -> Move:
+    """Take hold of a block; push it along y first where the open fingers would land on a neighbour."""
+    x, y, _ = block.at
+    for other in world.bodies:
+        dx, dy = abs(other.at[0] - x), y - other.at[1]
+        if other is not block and 0.022 < dx < 0.074 and abs(dy) < 0.034 and other.at[2] < SIDE:
+            away = dy if abs(dy) > 0.005 else -y
+            return _push_to(arm, block, x, y + (0.06 if away > 0 else -0.06))
+    return _grasp(arm, block)
+
+
 def _carry(arm: Arm, x: float, y: float, low: float) -> Move:
     """Bring what is held to (x, y), the tip at `low`, and let it go."""
     off = max(abs(x - arm.at[0]), abs(y - arm.at[1]))
@@ -76,33 +105,18 @@ def _reach(world: World, task: Task) -> Move:
 
 
 def _push(world: World, task: Task) -> Move:
-    """From behind, along the axis on which the block is farther off."""
-    arm, block, zone = world.arms[0], world.body(task.color), spot(world.zones, task.goal)
-    if arm.held is not None:
-        return (0.0, 0.0, 0.0, OPEN)
-    off = [zone.x - block.at[0], zone.y - block.at[1]]
-    axis = 0 if abs(off[0]) > abs(off[1]) else 1
-    sign = 1 if off[axis] > 0 else -1
-    reach = SIDE / 2 + FINGER[axis]
-    start = [block.at[0], block.at[1]]
-    start[axis] -= sign * (reach + 0.02)
-    aside = abs(arm.at[1 - axis] - block.at[1 - axis])
-    behind = sign * (block.at[axis] - arm.at[axis]) - reach
-    if arm.at[2] < 0.035 and aside < 0.018 and -0.001 < behind < 0.06 and arm.open < 0.1:
-        goal = [block.at[0], block.at[1]]
-        goal[axis] += off[axis] - sign * reach
-        return _toward(arm, goal[0], goal[1], 0.015, CLOSED)
-    return _over(arm, start[0], start[1], 0.015, SIDE + HOVER, CLOSED)
+    zone = spot(world.zones, task.goal)
+    return _push_to(world.arms[0], world.body(task.color), zone.x, zone.y)
 
 
 def _place(world: World, task: Task) -> Move:
     arm, block, goal = world.arms[0], world.body(task.color), spot(world.bins, task.goal)
-    return _into_bin(arm, block, goal)
+    return _into_bin(world, arm, block, goal)
 
 
-def _into_bin(arm: Arm, block: Body, goal: Spot) -> Move:
+def _into_bin(world: World, arm: Arm, block: Body, goal: Spot) -> Move:
     if arm.held is not block:
-        return _grasp(arm, block)
+        return _take(world, arm, block)
     # Above the wall: the open fingers do not fit into the bin everywhere.
     return _carry(arm, goal.x, goal.y, 0.055)
 
@@ -110,7 +124,7 @@ def _into_bin(arm: Arm, block: Body, goal: Spot) -> Move:
 def _stack(world: World, task: Task) -> Move:
     arm, block, base = world.arms[0], world.body(task.color), world.body(task.goal)
     if arm.held is not block:
-        return _grasp(arm, block)
+        return _take(world, arm, block)
     grip = arm.at[2] - block.at[2]
     x, y = base.at[0] + arm.at[0] - block.at[0], base.at[1] + arm.at[1] - block.at[1]
     return _carry(arm, x, y, base.at[2] + SIDE + grip + 0.003)
@@ -139,13 +153,13 @@ def _handover(world: World, task: Task) -> tuple[Move, Move]:
         y = _middle(world, block)
         return _carry(left, 0.0, y, left.at[2] - block.at[2] + 0.002), _over(right, 0.14, y, 0.1, 0.1, OPEN)
     if right.held is block:
-        return aside[0], _into_bin(right, block, goal)
+        return aside[0], _into_bin(world, right, block, goal)
     if block.at[0] > -0.045:
         # The right arm waits until the left one is out of its way.
         if left.at[0] > block.at[0] - 0.11:
             return aside[0], _over(right, block.at[0] + 0.14, block.at[1], 0.1, 0.1, OPEN)
-        return aside[0], _into_bin(right, block, goal)
-    return _grasp(left, block), aside[1]
+        return aside[0], _into_bin(world, right, block, goal)
+    return _take(world, left, block), aside[1]
 
 
 def _middle(world: World, block: Body) -> float:

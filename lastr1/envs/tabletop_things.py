@@ -4,7 +4,7 @@ Everything is a set of axis-aligned boxes `(x0, y0, z0, x1, y1, z1)` in metres (
 camera, z up).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Box: TypeAlias = tuple[float, float, float, float, float, float]
@@ -57,6 +57,13 @@ class Body:
     parts: tuple[Part, ...] = BLOCK
     tilt: float = 0.0
     """Right end minus left end [m]; 0 for blocks."""
+    half: tuple[float, float] = field(init=False)
+    """Half its extent along x and y [m]."""
+    height: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.half = (max(abs(p.x) + p.half_x for p in self.parts), max(p.half_y for p in self.parts))
+        self.height = max(part.top for part in self.parts)
 
     def box(self, part: Part) -> Box:
         """Where one of its parts is."""
@@ -104,6 +111,13 @@ class Arm:
             (x - PALM[0], y - PALM[1], top, x + PALM[0], y + PALM[1], top + PALM[2]),
         ]
 
+    def near(self, boxes: list[Box]) -> bool:
+        """Whether boxes may meet this arm, or what it holds, in the next control step."""
+        x, y, _ = self.at
+        wide = PALM[0] + SIDE + (0.0 if self.held is None else 2 * self.held.half[0])
+        deep = 2 * SIDE
+        return any(b[0] < x + wide and b[3] > x - wide and b[1] < y + deep and b[4] > y - deep for b in boxes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
@@ -139,6 +153,12 @@ def gap_between(box: Box, other: Box, axis: int, sign: int) -> float:
     return FAR if gap < -2 * EPS else max(gap, 0.0)
 
 
+def overlap(a: Box, b: Box) -> bool:
+    """Whether two boxes overlap seen from above."""
+    across = a[0] < b[3] - EPS and b[0] < a[3] - EPS
+    return across and a[1] < b[4] - EPS and b[1] < a[4] - EPS
+
+
 def distance(boxes: list[Box], others: list[Box], axis: int, sign: int) -> float:
     """The smallest `gap_between` any of `boxes` and any of `others`."""
     nearest = FAR
@@ -148,3 +168,27 @@ def distance(boxes: list[Box], others: list[Box], axis: int, sign: int) -> float
             if gap < nearest:
                 nearest = gap
     return nearest
+
+
+def room(boxes: list[Box], axis: int, sign: int, length: float, free: list[Body], fixed: list[Box]) -> float:
+    """How far boxes can move along x or y (at most `length`) when free bodies in the way are pushed ahead.
+
+    What is pushed pushes in turn, stops at the edge of the table, and at `fixed` boxes.
+    """
+    length = min(length, distance(boxes, fixed, axis, sign))
+    for body in free:
+        gap = distance(boxes, body.boxes(), axis, sign)
+        if gap < length:
+            edge = max(TABLE - body.half[axis] - sign * body.at[axis], 0.0)
+            others = [b for b in free if b is not body]
+            length = gap + room(body.boxes(), axis, sign, min(length - gap, edge), others, fixed)
+    return length
+
+
+def shove(boxes: list[Box], axis: int, sign: int, length: float, free: list[Body]) -> None:
+    """Push ahead what stands in the way of boxes that are about to move by `length`, which `room` allows."""
+    for body in free:
+        gap = distance(boxes, body.boxes(), axis, sign)
+        if gap < length:
+            shove(body.boxes(), axis, sign, length - gap, [b for b in free if b is not body])
+            body.at[axis] += sign * (length - gap)

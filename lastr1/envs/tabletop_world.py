@@ -6,7 +6,7 @@ the end of the control step.  Nothing turns: the gripper always points down, its
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lastr1.envs.tabletop_things import (
     BIN,
@@ -25,6 +25,9 @@ from lastr1.envs.tabletop_things import (
     Part,
     Spot,
     distance,
+    overlap,
+    room,
+    shove,
 )
 
 STEP = 0.03  # m travelled in one control step by an action of 1
@@ -45,25 +48,19 @@ class World:
     zones: tuple[Spot, ...] = ()
     bins: tuple[Spot, ...] = ()
     walls: list[Box] = field(init=False)
+    _restless: bool = True
 
     def __post_init__(self) -> None:
         self.walls = [wall for bin_ in self.bins for wall in bin_.walls()]
 
     def copy(self) -> "World":
         """A snapshot: the same state, to be stepped on its own."""
-        twins = {id(b): Body(color=b.color, at=list(b.at), parts=b.parts, tilt=b.tilt) for b in self.bodies}
+        twins = [replace(body, at=list(body.at)) for body in self.bodies]
         arms = [
-            Arm(
-                at=list(a.at),
-                reach=a.reach,
-                open=a.open,
-                command=a.command,
-                held=None if a.held is None else twins[id(a.held)],
-                part=a.part,
-            )
+            replace(a, at=list(a.at), held=None if a.held is None else twins[self.bodies.index(a.held)])
             for a in self.arms
         ]
-        return World(bodies=list(twins.values()), arms=arms, zones=self.zones, bins=self.bins)
+        return replace(self, bodies=twins, arms=arms)
 
     def body(self, color: str, parts: tuple[Part, ...] = BLOCK) -> Body:
         """The block (or tray) of a colour."""
@@ -117,48 +114,29 @@ class World:
         self, boxes: list[Box], axis: int, move: float, moving: list[Body], arms: Sequence[Arm] = ()
     ) -> float:
         """Clear the way of boxes that move along x or y; returns how far they get [m, signed]."""
+        free = self._free(moving)
+        fixed = self._fixed(boxes, moving, arms)
+        low = min(box[2] for box in boxes)
+        if not fixed and all(low >= body.at[2] + body.height for body in free):
+            return move
+        self._restless = True
         sign = 1 if move > 0 else -1
-        length = self._room(boxes, axis, sign, abs(move), moving, self._fixed(boxes, moving, arms))
-        self._shove(boxes, axis, sign, length, moving)
+        length = room(boxes, axis, sign, abs(move), free, fixed)
+        shove(boxes, axis, sign, length, free)
         return sign * length
+
+    def _free(self, moving: Sequence[Body] = ()) -> list[Body]:
+        """The bodies that yield: those that no arm holds."""
+        held = [arm.held for arm in self.arms]
+        return [body for body in self.bodies if body not in held and body not in moving]
 
     def _fixed(self, boxes: list[Box], moving: list[Body], arms: Sequence[Arm]) -> list[Box]:
         """What does not yield: bin walls, the other arm and what it holds."""
-        fixed = self.walls if min(box[2] for box in boxes) < BIN_HEIGHT else []
+        fixed = self.walls if self.walls and min(box[2] for box in boxes) < BIN_HEIGHT else []
         for arm in self.arms:
-            if arm not in arms and (arm.held is None or arm.held not in moving):
+            if arm not in arms and arm.near(boxes) and (arm.held is None or arm.held not in moving):
                 fixed = fixed + arm.boxes() + ([] if arm.held is None else arm.held.boxes())
         return fixed
-
-    def _room(
-        self, boxes: list[Box], axis: int, sign: int, length: float, moving: list[Body], fixed: list[Box]
-    ) -> float:
-        """How far boxes can move (at most `length`) when every free body in the way is pushed ahead."""
-        length = min(length, distance(boxes, fixed, axis, sign))
-        for body in self.bodies:
-            if body in moving or self.holders(body):
-                continue
-            shape = body.boxes()
-            gap = distance(boxes, shape, axis, sign)
-            if gap < length:
-                edge = (
-                    TABLE - max(box[axis + 3] for box in shape)
-                    if sign > 0
-                    else TABLE + min(b[axis] for b in shape)
-                )
-                push = min(length - gap, max(edge, 0.0))
-                length = gap + self._room(shape, axis, sign, push, [*moving, body], fixed)
-        return length
-
-    def _shove(self, boxes: list[Box], axis: int, sign: int, length: float, moving: list[Body]) -> None:
-        """Push ahead what stands in the way of boxes that are about to move by `length`."""
-        for body in self.bodies:
-            if body in moving or self.holders(body):
-                continue
-            gap = distance(boxes, body.boxes(), axis, sign)
-            if gap < length:
-                self._shove(body.boxes(), axis, sign, length - gap, [*moving, body])
-                body.at[axis] += sign * (length - gap)
 
     # Vertical motion
 
@@ -178,9 +156,8 @@ class World:
             return
         sign = 1 if move > 0 else -1
         others = self._fixed(boxes, [] if held is None else [held], [arm])
-        for body in self.bodies if sign < 0 else []:
-            if body is not held and not self.holders(body):
-                others = others + body.boxes()
+        if sign < 0:
+            others = others + [box for body in self._free([]) for box in body.boxes()]
         move = sign * min(abs(move), distance(boxes, others, 2, sign))
         arm.at[2] += move
         if held is not None:
@@ -198,13 +175,14 @@ class World:
         arm.held = None
         if arm.open >= 1.0:
             return
+        self._restless = True
         left, right, _ = arm.boxes()
         wish = min(STROKE, 1.0 - arm.open) * OPENING
-        fixed = self._fixed([left], [], [arm])
-        free = min(self._room([left], 0, -1, wish, [], fixed), self._room([right], 0, 1, wish, [], fixed))
-        self._shove([left], 0, -1, free, [])
-        self._shove([right], 0, 1, free, [])
-        arm.open = min(1.0, arm.open + free / OPENING)
+        fixed, free = self._fixed([left], [], [arm]), self._free()
+        length = min(room([left], 0, -1, wish, free, fixed), room([right], 0, 1, wish, free, fixed))
+        shove([left], 0, -1, length, free)
+        shove([right], 0, 1, length, free)
+        arm.open = min(1.0, arm.open + length / OPENING)
 
     def _close(self, arm: Arm) -> None:
         """Close the fingers: a body between them is centred, and held when it is gripped well enough."""
@@ -246,16 +224,18 @@ class World:
 
     def settle(self) -> None:
         """Let everything that nobody holds come to rest."""
-        free = [body for body in self.bodies if not self.holders(body)]
-        for body in sorted(free, key=lambda b: b.at[2]):
+        if not self._restless:
+            return
+        # What stands on the floor stays there until something is pushed, held or released.
+        self._restless = any(arm.held is not None for arm in self.arms)
+        for body in sorted(self._free(), key=lambda b: b.at[2]):
             if len(body.parts) > 1:
                 body.at[2] += body.tilt / 2
                 body.tilt = 0.0
             self._rest(body)
-        for body in self.bodies:
-            holders = self.holders(body)
-            if len(body.parts) > 1 and len(holders) == 1:
-                self._hang(body, holders[0])
+        for arm in self.arms:
+            if arm.held is not None and len(arm.held.parts) > 1 and len(self.holders(arm.held)) == 1:
+                self._hang(arm.held, arm)
 
     def _hang(self, tray: Body, arm: Arm) -> None:
         """The end of a tray that nobody holds lies on the table, as far as the tilt allows."""
@@ -266,14 +246,13 @@ class World:
 
     def _rest(self, body: Body) -> None:
         """Lower a body onto its support; a block too far off its support's middle slides down beside it."""
-        edge = [
-            TABLE - max(abs(b[a] - body.at[a % 3]) for b in body.boxes() for a in (i, i + 3)) for i in (0, 1)
-        ]
-        body.at[0] = min(max(body.at[0], -edge[0]), edge[0])
-        body.at[1] = min(max(body.at[1], -edge[1]), edge[1])
+        for axis in (0, 1):
+            edge = TABLE - body.half[axis]
+            body.at[axis] = min(max(body.at[axis], -edge), edge)
         for _ in range(6):
             self._enter_bin(body)
             height, support = self._support(body)
+            self._restless = self._restless or support is not None
             if support is None or not self._slide(body, support):
                 break
         body.at[2] = height
@@ -290,19 +269,12 @@ class World:
     def _support(self, body: Body) -> tuple[float, Box | None]:
         """Height at which a body comes to rest where it is, and the box it then stands on (None: firmly)."""
         height, support = self._floor(body), None
-        mine = body.boxes()
         # A support that was just raised (a gripped block that carries another) may be a step above its load.
         limit = body.at[2] + STEP + 2 * EPS
-        tops = list(self.walls) + [b for other in self.bodies if other is not body for b in other.boxes()]
-        for box in mine:
+        tops = self.walls + [b for other in self.bodies if other is not body for b in other.boxes()]
+        for box in body.boxes():
             for other in tops:
-                across = box[0] < other[3] - EPS and other[0] < box[3] - EPS
-                if (
-                    across
-                    and box[1] < other[4] - EPS
-                    and other[1] < box[4] - EPS
-                    and height < other[5] <= limit
-                ):
+                if height < other[5] <= limit and overlap(box, other):
                     height, support = other[5], other
         return height, support
 
