@@ -1,0 +1,1 @@
+"""Demonstrations: files, statistics, and what the warm-up draws from them."""
