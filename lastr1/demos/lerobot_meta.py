@@ -93,9 +93,16 @@ def summary(values: Array) -> dict[str, list[Any]]:
 def pixel_summary(frames: Array) -> dict[str, list[Any]]:
     """Statistics of some frames, in [0, 1] and of shape [3, 1, 1], as LeRobot wants them."""
     chosen = frames[np.unique(np.linspace(0, len(frames) - 1, PIXEL_FRAMES).astype(int))]
-    pixels = summary(chosen.reshape(-1, 3) / 255)
-    shaped = {name: [[[x]] for x in value] for name, value in pixels.items() if name != "count"}
-    return shaped | {"count": [len(chosen)]}
+    values = np.arange(256) / 255
+    parts: dict[str, list[Any]] = {name: [] for name in ("min", "max", "mean", "std")}
+    for channel in range(3):  # a histogram is many times faster than moments of the pixels
+        share = np.bincount(chosen[..., channel].ravel(), minlength=256) / chosen[..., channel].size
+        mean = share @ values
+        found = {"min": values[share > 0][0], "max": values[share > 0][-1], "mean": mean}
+        found["std"] = np.sqrt(share @ (values - mean) ** 2)
+        for name, value in found.items():
+            parts[name].append([[float(value)]])
+    return parts | {"count": [len(chosen)]}
 
 
 def joined(episodes: list[dict[str, Any]], prefix: str) -> dict[str, list[Any]]:

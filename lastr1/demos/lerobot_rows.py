@@ -16,6 +16,8 @@ from PIL import UnidentifiedImageError
 
 from lastr1.types import Floats, Image, UserError
 
+BATCH = 256  # rows decoded at once
+
 
 def short(error: Exception) -> str:
     """The first line of what a library says."""
@@ -38,7 +40,7 @@ def split(path: Path) -> Iterator[tuple[int, pa.Table]]:
     current = -1
     file = open_parquet(path)
     try:
-        for batch in file.iter_batches(batch_size=256):
+        for batch in file.iter_batches(batch_size=BATCH):
             table = pa.Table.from_batches([batch])
             numbers = _column(table, "episode_index", str(path)).to_numpy()
             cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(numbers)]

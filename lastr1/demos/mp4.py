@@ -28,7 +28,7 @@ BROWSER: Encoders = {
 DATASET: Encoders = {
     "libsvtav1": {"g": "2", "crf": "30", "preset": "8"},
     "libx264": {"g": "2", "crf": "18", "preset": "veryfast"},
-    "mpeg4": {"g": "2", "qscale": "3"},
+    "mpeg4": {"g": "2", "qmin": "2", "qmax": "3"},
 }
 """A key frame every other frame, as LeRobot does, so that any frame is found quickly."""
 

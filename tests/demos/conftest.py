@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lastr1.demos.dataset import Demonstration
 from lastr1.spec import Camera, Dim, RobotSpec
@@ -32,9 +33,10 @@ def demonstration(*, task: int, steps: int) -> Demonstration:
     rng = np.random.default_rng(100 * task + steps)
     ramp = np.arange(steps + 1)[:, None, None, None]
 
-    def film(height: int, width: int) -> np.ndarray:
+    def film(height: int, width: int) -> NDArray[np.uint8]:
         y, x, c = np.ogrid[:height, :width, :3]
-        return (20 * task + 4 * y + 5 * x + 40 * c + 3 * ramp).astype(np.uint8)
+        pixels: NDArray[np.uint8] = (20 * task + 4 * y + 5 * x + 40 * c + 3 * ramp).astype(np.uint8)
+        return pixels
 
     return Demonstration(
         task=task,

@@ -23,7 +23,7 @@ def counting(*, task: int, steps: int) -> Demonstration:
 
 
 def shown(data: DemonstrationSet, rows: np.ndarray) -> list[int]:
-    return data.frames["front"][rows, 0, 0, 0].tolist()
+    return [int(pixel) for pixel in data.frames["front"][rows, 0, 0, 0]]
 
 
 def test_samples_near_the_end_of_a_demonstration() -> None:

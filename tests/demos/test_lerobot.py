@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lastr1.demos import lerobot_writer
+from lastr1.demos import lerobot_rows, lerobot_writer
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot import open_recording
 from lastr1.demos.lerobot_writer import write_recording
@@ -115,6 +115,8 @@ def test_the_layout_that_lerobot_reads(stored: Path, demos: list[Demonstration])
     assert stats["action"]["count"] == [20]
     pixels = np.concatenate([d.frames["wrist"] for d in demos]) / 255  # 8 + 2 + 13 frames: all are looked at
     assert np.shape(stats["observation.images.wrist"]["mean"]) == (3, 1, 1)
+    for name, limit in (("min", pixels.min((0, 1, 2))), ("max", pixels.max((0, 1, 2)))):
+        assert np.ravel(stats["observation.images.wrist"][name]) == pytest.approx(limit)
     assert np.ravel(stats["observation.images.wrist"]["std"]) == pytest.approx(pixels.std((0, 1, 2)))
 
 
@@ -192,8 +194,9 @@ def edit(root: Path, **changes: object) -> None:
 
 
 def test_a_foreign_dataset_with_other_habits(
-    stored: Path, demos: list[Demonstration], spec: RobotSpec
+    stored: Path, demos: list[Demonstration], spec: RobotSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lerobot_rows, "BATCH", 3)  # episodes come in pieces
     info = json.loads((stored / "meta/info.json").read_text())
     features = info["features"]
     features["observation.images.front"]["shape"] = [3, 16, 24]  # channels first

@@ -19,6 +19,7 @@ import pytest
 
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool
+from lastr1.envs.tabletop import TabletopEnv
 from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
@@ -225,6 +226,22 @@ def test_close_ends_every_worker(pool: EnvPool) -> None:
     pool.close()
     assert multiprocessing.active_children() == []
     assert time.monotonic() - began < 3.0
+
+
+def test_the_embedded_world_plays_the_same_in_any_process() -> None:
+    make = functools.partial(TabletopEnv, "tabletop", 32)
+    seen = []
+    for workers in (0, 2):
+        with EnvPool(make, slots=3, workers=workers) as pool:
+            found = list(pool.reset({s: Start(task=s, seed=s) for s in range(3)}).values())
+            rng = np.random.default_rng(0)
+            for _ in range(3):
+                actions = rng.uniform(-1, 1, (3, 4, len(pool.spec.action))).astype(np.float32)
+                outcomes = played(pool.play({s: ActionChunk(actions=actions[s]) for s in range(3)}))
+                found += [o.observation for o in outcomes.values()]
+            seen.append([(o.images["front"].tobytes(), o.state.tobytes()) for o in found])
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) == len(seen[0])  # everything moves, nothing is shared
 
 
 ORPHAN = """

@@ -42,7 +42,7 @@ def test_a_video_that_browsers_play(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="uint8"):
         write_video(path, frames[:0], 10.0)
     with pytest.raises(ValueError, match="float64"):
-        write_video(path, frames / 255, 10.0)
+        write_video(path, frames / 255, 10.0)  # type: ignore[arg-type]
 
 
 def test_a_log_grows_and_survives_being_killed(tmp_path: Path) -> None:
