@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lastr1.spec import RobotSpec
-from lastr1.types import ActionChunk, Image, Observation, Outcome
+from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +43,21 @@ class Env(Protocol):
 
     def close(self) -> None:
         """Free the simulator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One episode of a scripted expert, seen at every control step: what a demonstration is made of.
+
+    Axes: H control steps, S state size, A action size.
+    """
+
+    start: Start
+    instruction: str
+    frames: dict[str, NDArray[np.uint8]]
+    """Camera -> o_0..o_H, [H + 1, height, width, 3] RGB."""
+    states: Floats
+    """[H + 1, S] in the units of `RobotSpec.state`."""
+    actions: Floats
+    """[H, A] in the units of `RobotSpec.action`."""
+    success: bool

@@ -16,9 +16,11 @@ The evaluation protocol is the one LaST-R1 reports on (Table 1): stored initial 
 - Nothing is written to the user's home by LIBERO; matplotlib, which it imports, makes its own cache there.
 """
 
+import atexit
 import contextlib
 import gc
 import io
+import weakref
 from importlib.metadata import version
 from typing import Any
 
@@ -114,11 +116,17 @@ class LiberoEnv:
     def play(self, chunk: ActionChunk) -> Outcome:
         """Play up to C control steps open loop; draw the camera once, at the end.
 
-        `ValueError`: actions that are not finite [C, 7], or an episode that is over.
+        `ValueError`: actions that are not finite [C, 7]; `RuntimeError`: the episode is over.
         """
         actions = np.asarray(chunk.actions)
-        if actions.ndim != 2 or len(actions) == 0:
-            raise ValueError(f"a chunk holds [C, {len(self.spec.action)}] actions, not {actions.shape}")
+        size = len(self.spec.action)
+        if (
+            actions.ndim != 2
+            or len(actions) == 0
+            or actions.shape[1] != size
+            or not np.isfinite(actions).all()
+        ):
+            raise ValueError(f"a chunk holds [C, {size}] finite actions, not {actions.shape}: {actions}")
         actions = actions[: max(self.cap - self._steps, 1)]
         played = 0
         for action in actions:
@@ -140,7 +148,8 @@ class LiberoEnv:
     def close(self) -> None:
         """Free the scene; a later `reset` builds it anew."""
         if self._sim is not None:
-            self._sim.close()
+            self._finalizer()
+            atexit.unregister(self._finalizer)
             self._sim, self._task, self._steps = None, -1, self.cap
             del self._shutter
             gc.collect()  # the scene sits in reference cycles: without this, a GL context per task stays
@@ -150,12 +159,10 @@ class LiberoEnv:
     def step(self, action: Floats, *, look: bool) -> bool:
         """One control step; True when the task is solved.  The camera is drawn only if `look`.
 
-        action: [7] in `spec.action` order.  `ValueError`: not finite, another size, or the episode is over.
+        action: [7] in `spec.action` order.  `RuntimeError`: the episode is over.
         """
         if self._solved or self._steps >= self.cap:
-            raise ValueError("the episode is over (or has not begun): reset first")
-        if action.shape != (len(self.spec.action),) or not np.isfinite(action).all():
-            raise ValueError(f"an action is {len(self.spec.action)} finite numbers, not {action}")
+            raise RuntimeError("the episode is over, or has not begun: reset first")
         command = action.astype(np.float64)
         command[6] = -np.sign(2 * command[6] - 1)
         self._steps += 1
@@ -210,7 +217,7 @@ class LiberoEnv:
     @property
     def _robosuite(self) -> Any:
         if self._sim is None:
-            raise ValueError("no scene yet: reset first")
+            raise RuntimeError("no scene yet: reset first")
         return self._sim.env
 
     def _build(self, task: int) -> None:
@@ -227,6 +234,8 @@ class LiberoEnv:
                 camera_widths=self._image,
                 camera_names=[self._camera],
             )
+            # Also when nobody calls `close`: at exit, the driver is gone before the contexts are.
+            self._finalizer = atexit.register(weakref.finalize(self, self._sim.close))
             self._sim.seed(0)
             self._redraw()
         self._task, self._states = task, self._suite.get_task_init_states(task)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lastr1.envs.base import Start
+from lastr1.envs.check import check_env
 from lastr1.envs.libero import CAPS, LiberoEnv, _axis_angle, libero_spec
 from lastr1.types import ActionChunk, UserError
 
@@ -107,7 +108,7 @@ def test_cap_truncates_inside_a_chunk_and_ends_the_episode(env: LiberoEnv) -> No
     env._steps = env.cap - 3  # nothing else in the environment depends on how many steps went before
     outcome = env.play(ActionChunk(actions=np.tile(np.float32(env.spec.hold), (CHUNK, 1))))
     assert (outcome.steps, outcome.terminated, outcome.truncated) == (3, False, True)
-    with pytest.raises(ValueError, match="over"):
+    with pytest.raises(RuntimeError, match="over"):
         env.play(ActionChunk(actions=random_actions(1)))
 
 
@@ -189,6 +190,12 @@ def stock(suite: str, task: int, state: int, actions: np.ndarray) -> tuple[np.nd
         images.append(seen["agentview_image"][::-1, ::-1].copy())
     env.close()
     return np.array(states[9:]), images[9:]
+
+
+@pytest.mark.slow
+def test_contract(env: LiberoEnv) -> None:
+    env.close()  # as freshly made
+    check_env(env, drift=0.01)  # m or rad: the arm settles a little further
 
 
 @pytest.mark.slow
