@@ -132,7 +132,7 @@ class World:
 
     def _fixed(self, boxes: list[Box], moving: list[Body], arms: Sequence[Arm]) -> list[Box]:
         """What does not yield: bin walls, the other arm and what it holds."""
-        fixed = self.walls if self.walls and min(box[2] for box in boxes) < BIN_HEIGHT else []
+        fixed = self.walls if self.walls and min(box[2] for box in boxes) < BIN_HEIGHT + STEP else []
         for arm in self.arms:
             if arm not in arms and arm.near(boxes) and (arm.held is None or arm.held not in moving):
                 fixed = fixed + arm.boxes() + ([] if arm.held is None else arm.held.boxes())
@@ -195,9 +195,10 @@ class World:
             x, y = body.at[0] + part.x, body.at[1]
             slack = max(gap - part.half_x, 0.0)
             shift = min(max(x, arm.at[0] - slack), arm.at[0] + slack) - x
+            edge = TABLE - body.half[0]
             if self.holders(body):
                 arm.at[0] -= shift  # a tray in the other hand does not give way: this hand does
-            elif shift != 0.0:
+            elif shift != 0.0 and abs(body.at[0] + shift) <= edge:
                 body.at[0] += self._push(body.boxes(), 0, shift, [body], [arm])
             gap = max(gap, part.half_x, abs(body.at[0] + part.x - arm.at[0]) + part.half_x)
             box = body.box(part)
