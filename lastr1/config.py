@@ -216,10 +216,8 @@ class WarmupConfig:
     """control steps between the future frames that latents are taught"""
     center_targets: bool = False
     """subtract the data set's mean target before the cosine"""
-    teacher: Literal["thumbnail", "dinov3"] = "thumbnail"
-    """frozen vision model that turns a future frame into a target"""
-    teacher_path: str | None = None
-    """directory of the DINOv3 teacher"""
+    frame_stride: int = 1
+    """keep every n-th frame of a demonstration as a decision point (divides the memory of large sets)"""
     image_augment: Literal["random_crop", "none"] = "random_crop"
     """window of the crop in training"""
     autocast: bool = False
@@ -260,8 +258,6 @@ class CollectConfig:
     """successful demonstrations per task"""
     noise: float = 0.0
     """standard deviation of the disturbance of executed moves (labels stay the expert's)"""
-    image: int | None = None
-    """pixels of the stored images (None: what the policy sees)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,75 @@
+"""Simulators behind one contract, and the one switch over suites.  Torch-free."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lastr1.config import EnvConfig
+from lastr1.envs.base import Env, Recording, Start
+from lastr1.envs.expert import TabletopExpert, collect_episode
+from lastr1.envs.libero import CAPS as LIBERO_SUITES
+from lastr1.envs.libero import LiberoEnv
+from lastr1.envs.libero_expert import LiberoExpert
+from lastr1.envs.tabletop import TabletopEnv
+from lastr1.envs.tabletop_tasks import SUITES as TABLETOP_SUITES
+from lastr1.types import UserError
+
+
+def make_env(config: EnvConfig) -> Env:
+    """The environment of a suite.  `UserError` names a suite or task that does not exist."""
+    env: Env
+    if config.suite in TABLETOP_SUITES:
+        env = TabletopEnv(config.suite, size=config.image)
+    elif config.suite in LIBERO_SUITES:
+        env = LiberoEnv(config.suite, image=config.image, released_init_patch=config.released_init_patch)
+    else:
+        known = ", ".join([*TABLETOP_SUITES, *LIBERO_SUITES])
+        raise UserError(f"no suite {config.suite!r}: choose one of {known}")
+    for task in config.tasks or ():
+        if not 0 <= task < len(env.tasks):
+            raise UserError(f"{config.suite} has no task {task}: choose 0..{len(env.tasks) - 1}")
+    return env
+
+
+class Expert(Protocol):
+    """A scripted expert with an environment of its own."""
+
+    env: Env
+
+    def record(self, start: Start, seed: int) -> Recording | None:
+        """One successful episode, or None when this start defeats the expert."""
+
+
+def make_expert(config: EnvConfig, noise: float) -> Expert:
+    """The scripted expert of a suite; `noise` disturbs executed moves, the labels stay the expert's own."""
+    env = make_env(config)
+    if isinstance(env, TabletopEnv):
+        return _TabletopRecorder(env=env, noise=noise)
+    assert isinstance(env, LiberoEnv)
+    if noise:
+        raise UserError(
+            f"collect.noise {noise}: the LIBERO expert replays its plan and takes no noise; use 0"
+        )
+    return _LiberoRecorder(env=env)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TabletopRecorder:
+    env: TabletopEnv
+    noise: float
+
+    def record(self, start: Start, seed: int) -> Recording | None:
+        rng = np.random.default_rng(seed)
+        episode = collect_episode(self.env, TabletopExpert(), start, noise=self.noise, rng=rng)
+        return episode if episode.success else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LiberoRecorder:
+    env: LiberoEnv
+
+    def record(self, start: Start, seed: int) -> Recording | None:  # noqa: ARG002  (its plan has no dice)
+        expert = LiberoExpert(self.env)
+        plan = expert.plan(start)
+        return expert.record(plan) if plan.success else None

@@ -46,7 +46,9 @@ class Embedded:
     """vision features added to the first language layers at the image tokens"""
 
 
-def tiny_config(config: BackboneConfig, *, vocabulary: int, image: int, special: dict[str, int]) -> Qwen3VLConfig:
+def tiny_config(
+    config: BackboneConfig, *, vocabulary: int, image: int, special: dict[str, int]
+) -> Qwen3VLConfig:
     """The Qwen3-VL configuration of a model built from scratch; tied embeddings, M-RoPE as the original."""
     third = config.head_dim // 2 // 3
     text: dict[str, Any] = {
@@ -127,7 +129,12 @@ class Backbone(nn.Module):
         merged = tuple((rows // MERGE, columns // MERGE) for rows, columns in prompt.grid)
         positions, free = prompt_positions(is_image, prompt.mask, merged)
         return Embedded(
-            embeds=embeds, mask=prompt.mask, positions=positions, free=free, is_image=is_image, deepstack=deepstack
+            embeds=embeds,
+            mask=prompt.mask,
+            positions=positions,
+            free=free,
+            is_image=is_image,
+            deepstack=deepstack,
         )
 
     @staticmethod

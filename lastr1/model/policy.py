@@ -160,7 +160,9 @@ class LatentPolicy(nn.Module):
             else:
                 mean = run(z[:, None], slot)[:, -1]
 
-        states = torch.stack([*stop_states, mean], dim=1)[:, : config.stop_candidates]  # [B, K, D], also K = 0
+        states = torch.stack([*stop_states, mean], dim=1)[
+            :, : config.stop_candidates
+        ]  # [B, K, D], also K = 0
         scores = self.stop_logits(states)
         groups = self._choose(states, scores, noise)
         acting = attention_mask(layout, prompt.mask, groups)
@@ -179,7 +181,9 @@ class LatentPolicy(nn.Module):
         )
         thought = Thought(latent=torch.stack([*fed, mean], dim=1)[:, : config.latents], groups=groups)
         return Decision(
-            thought=thought, tokens=tokens, terms=self.score(reading, thought, tokens, sampled=noise is not None)
+            thought=thought,
+            tokens=tokens,
+            terms=self.score(reading, thought, tokens, sampled=noise is not None),
         )
 
     def terms(self, prompt: Prompt, thought: Thought, tokens: Int[Tensor, "B N"]) -> PolicyTerms:
@@ -221,7 +225,9 @@ class LatentPolicy(nn.Module):
         return PolicyTerms(
             action_logp=action_logp(reading.action_logits, tokens, temperature),
             stop_logp=stop.logp(
-                reading.stop_logits, self.vocabulary_logsumexp(reading.stop_state, temperature), thought.groups
+                reading.stop_logits,
+                self.vocabulary_logsumexp(reading.stop_state, temperature),
+                thought.groups,
             ),
             latent=reading.mean.float(),
             latent_used=self.used(thought.groups),

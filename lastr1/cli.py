@@ -1,0 +1,187 @@
+"""lastr1 JOB RECIPE [--knob value]: parses, then hands over to a job.  torch is imported only after parsing."""
+
+import contextlib
+import difflib
+import errno
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lastr1.config import Config
+from lastr1.presets import RECIPES
+from lastr1.types import UserError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_ALLOWED = {errno.EACCES, errno.EROFS, errno.EPERM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Folders of a job, and every knob of its recipe."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """where the job writes"""
+    demos: Path | None = None
+    """demonstrations to warm up on (none: straight from the scripted expert)"""
+    checkpoint: Path | None = None
+    """policy to start from or to evaluate"""
+    resume: bool = False
+    """continue the run in --out"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One command."""
+
+    help: str
+    run: Callable[[Arguments], None] = field(repr=False)
+    recipe: str | None = None
+    """recipe when none is named"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done, 1 found wanting, 2 the user's mistake, 130 interrupted."""
+    # Two torch threads beside a busy simulator collapse unless idle threads sleep; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the last checkpoint is whole", 130)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            return _complain(f"no space left ({error}): free some, or choose another --out", 2)
+        if error.errno in NOT_ALLOWED:
+            return _complain(f"cannot write ({error}): choose another --out", 2)
+        raise
+
+
+def _main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_usage())
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in JOBS:
+        raise UserError(f"no job {name!r}{_suggest(name, list(JOBS))}; jobs are {', '.join(JOBS)}")
+    job = JOBS[name]
+    recipe = job.recipe
+    if rest and not rest[0].startswith("-"):
+        recipe, rest = rest[0], rest[1:]
+    if recipe is None:
+        raise UserError(f"name a recipe: lastr1 {name} RECIPE; recipes are {', '.join(RECIPES)}")
+    if recipe not in RECIPES:
+        raise UserError(
+            f"no recipe {recipe!r}{_suggest(recipe, list(RECIPES))}; recipes are {', '.join(RECIPES)}"
+        )
+    job.run(_parse(f"lastr1 {name} {recipe}", job.help, RECIPES[recipe], rest))
+    return 0
+
+
+def _parse(program: str, text: str, config: Config, argv: list[str]) -> Arguments:
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(
+                Arguments, prog=program, description=text, default=Arguments(config=config), args=argv
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        lines = re.sub(r"[│╭╮╰╯─]", " ", heard.getvalue())
+        raise UserError(" ".join(re.sub(r"For full helptext.*", "", lines).split())) from None
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _complain(line: str, code: int) -> int:
+    sys.stderr.write(f"lastr1: {' '.join(line.split())}\n")
+    return code
+
+
+def _usage() -> str:
+    jobs = "".join(f"  {name:<10} {job.help}\n" for name, job in JOBS.items())
+    recipes = "".join(f"  {name}\n" for name in RECIPES)
+    return f"usage: lastr1 JOB RECIPE [--knob value ...]   (lastr1 JOB RECIPE --help lists the knobs)\n\njobs:\n{jobs}\nrecipes:\n{recipes}"
+
+
+def _collect(args: Arguments) -> None:
+    from lastr1.train.jobs import collect
+
+    out = args.out or Path("demos") / args.config.name
+    count = collect(args.config, out)
+    sys.stdout.write(f"{count} demonstrations in {out}\n")
+
+
+def _warmup(args: Arguments) -> None:
+    from lastr1.train.jobs import warm_up
+
+    out = args.out or Path("runs") / args.config.name / "warmup"
+    warm_up(args.config, args.demos, out)
+    sys.stdout.write(f"policy in {out / 'last'}\n")
+
+
+def _train(args: Arguments) -> None:
+    from lastr1.train.jobs import train
+
+    out = args.out or Path("runs") / args.config.name / "train"
+    checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"
+    done = train(args.config, checkpoint, out, resume=args.resume)
+    sys.stdout.write(
+        f"{done.iterations} iterations, {done.episodes} episodes, {done.seconds:.0f} s; policy in {out / 'last'}\n"
+    )
+
+
+def _evaluate(args: Arguments) -> None:
+    from lastr1.train.evaluate import table
+    from lastr1.train.jobs import assess
+
+    if args.checkpoint is None:
+        raise UserError("evaluate needs --checkpoint DIR, for example runs/x/train/last")
+    out = args.out or Path("runs") / args.config.name / "evaluate"
+    result = assess(args.config, args.checkpoint, out)
+    sys.stdout.write(table(result) + f"\nwritten to {out / 'result.json'}\n")
+
+
+def _demo(args: Arguments) -> None:
+    from lastr1.report.demo import demo
+
+    sys.stdout.write(demo(args.config, args.out or Path("runs") / "demo") + "\n")
+
+
+def _doctor(args: Arguments) -> None:
+    from lastr1.report.doctor import doctor
+
+    lines, healthy = doctor()
+    sys.stdout.write("\n".join(lines) + "\n")
+    if not healthy:
+        raise SystemExit(1)
+
+
+JOBS = {
+    "demo": Job(
+        help="warm-up, LAPO, evaluation and report on the embedded world, in minutes on a CPU",
+        run=_demo,
+        recipe="tabletop",
+    ),
+    "doctor": Job(
+        help="what this machine can run, and the fix for what it cannot", run=_doctor, recipe="tabletop"
+    ),
+    "collect": Job(help="demonstrations from the scripted expert (LeRobotDataset v3)", run=_collect),
+    "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
+    "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
+    "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
+}
+"""command -> job"""

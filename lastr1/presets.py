@@ -1,0 +1,83 @@
+"""Named complete configurations: a name is an experiment."""
+
+from dataclasses import replace
+
+from lastr1.config import (
+    BackboneConfig,
+    CollectConfig,
+    Config,
+    EnvConfig,
+    EvaluateConfig,
+    LapoConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    ReinforceConfig,
+    WarmupConfig,
+)
+
+TABLETOP = Config(
+    name="tabletop",
+    env=EnvConfig(suite="tabletop", image=96, slots=64, workers=1),
+    policy=PolicyConfig(image=96, crop=1.0, temperature=1.0),
+    warmup=WarmupConfig(
+        iterations=150,
+        batch=32,
+        lr=3e-4,
+        ramp=10,
+        center_targets=True,
+        image_augment="none",
+        checkpoint_every=1000,
+    ),
+    optimizer=OptimizerConfig(lr=2e-4, value_lr=1e-3, grad_clip=1.0, micro_batch=64),
+    reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
+)
+"""The embedded world: four target tasks, one demonstration each."""
+
+TABLETOP_BASE = replace(
+    TABLETOP,
+    name="tabletop_base",
+    base="scratch",
+    env=replace(TABLETOP.env, suite="tabletop_base", workers=2),
+    collect=CollectConfig(episodes=130, noise=0.25),
+    warmup=WarmupConfig(
+        iterations=8000,
+        batch=64,
+        lr=1e-3,
+        lr_end=0.05,
+        ramp=200,
+        center_targets=True,
+        image_augment="none",
+        frame_stride=4,
+    ),
+    evaluate=EvaluateConfig(episodes=184),
+)
+"""Pre-training of the base that ships with the package: every combination but the target tasks."""
+
+TABLETOP_DUAL = replace(TABLETOP, name="tabletop_dual", env=replace(TABLETOP.env, suite="tabletop_dual"))
+"""Two arms: lift together, hand over."""
+
+_LIBERO = Config(
+    name="libero",
+    base="scratch",
+    env=EnvConfig(suite="libero_object", image=256, slots=2, workers=2),
+    backbone=BackboneConfig(vision_hidden=96),
+    policy=PolicyConfig(image=256, crop=0.9, eval_stop="first"),
+    warmup=WarmupConfig(iterations=10_000, batch=64, lr=1e-5, center_targets=True),
+    optimizer=OptimizerConfig(),
+    reinforce=ReinforceConfig(iterations=200, episodes=512, minibatches=4),
+    lapo=LapoConfig(),
+)
+
+RECIPES: dict[str, Config] = {
+    "tabletop": TABLETOP,
+    "tabletop_base": TABLETOP_BASE,
+    "tabletop_dual": TABLETOP_DUAL,
+    "tabletop_action_only": replace(
+        TABLETOP, name="tabletop_action_only", policy=replace(TABLETOP.policy, stop_candidates=0)
+    ),
+    **{
+        name: replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
+        for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+    },
+}
+"""recipe name -> configuration"""

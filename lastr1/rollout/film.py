@@ -1,0 +1,50 @@
+"""Filming: an environment that keeps a frame of every control step."""
+
+import numpy as np
+
+from lastr1.envs.base import Env, Start
+from lastr1.types import ActionChunk, Image, Observation, Outcome
+
+
+class FilmedEnv:
+    """The same environment, played one control step at a time so that nothing is missed."""
+
+    def __init__(self, env: Env, size: int) -> None:
+        self._env, self._size = env, size
+        self.spec, self.tasks, self.stored_states, self.cap = env.spec, env.tasks, env.stored_states, env.cap
+        self.frames: list[Image] = []
+
+    def reset(self, start: Start) -> Observation:
+        """Begin an episode and a new film."""
+        observation = self._env.reset(start)
+        self.frames = [self._env.frame(self._size)]
+        return observation
+
+    def play(self, chunk: ActionChunk) -> Outcome:
+        """As the environment plays it, with a frame after every control step."""
+        reward = 0.0
+        for steps, action in enumerate(chunk.actions, start=1):
+            outcome = self._env.play(ActionChunk(actions=action[None]))
+            self.frames.append(self._env.frame(self._size))
+            reward += outcome.reward
+            if outcome.terminated or outcome.truncated:
+                break
+        return Outcome(
+            observation=outcome.observation,
+            reward=reward,
+            terminated=outcome.terminated,
+            truncated=outcome.truncated,
+            steps=steps,
+        )
+
+    def frame(self, size: int) -> Image:
+        """The scene now."""
+        return self._env.frame(size)
+
+    def film(self) -> np.ndarray:
+        """uint8 [control steps + 1, size, size, 3]."""
+        return np.stack(self.frames)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()

@@ -1,0 +1,79 @@
+"""Demonstrations played by the scripted expert."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache, partial
+
+from lastr1.config import CollectConfig, EnvConfig
+from lastr1.demos.dataset import Demonstration
+from lastr1.envs import Expert, make_env, make_expert
+from lastr1.envs.base import Recording, Start
+from lastr1.rollout.collect import scene_seed
+from lastr1.types import UserError
+
+ATTEMPTS = 20
+"""scenes tried per demonstration before the expert is declared unable"""
+_DEMONSTRATIONS = 2
+
+
+def demonstrations(
+    env: EnvConfig, config: CollectConfig, seed: int, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[Demonstration]:
+    """`episodes` successes of every task, task by task, always in the same order.
+
+    Fresh scenes from a stream of their own, so that no training or evaluation scene is ever demonstrated.
+    `UserError` names a task the expert cannot do.
+    """
+    facts = make_env(env)
+    names = facts.tasks
+    facts.close()
+    tasks = env.tasks if env.tasks is not None else tuple(range(len(names)))
+    record = partial(_record, env, config.noise, seed)
+    wanted = [(task, episode) for episode in range(config.episodes) for task in tasks]
+    with _executor(env.workers) as pool:
+        found = pool.map(record, wanted, chunksize=4) if pool is not None else map(record, wanted)
+        for (task, _), recording in zip(wanted, found, strict=True):
+            if recording is None:
+                raise UserError(
+                    f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r}): choose other --env.tasks"
+                )
+            progress(recording.instruction)
+            yield Demonstration(
+                task=task,
+                instruction=recording.instruction,
+                frames=recording.frames,
+                states=recording.states,
+                actions=recording.actions,
+            )
+
+
+def _record(env: EnvConfig, noise: float, seed: int, wanted: tuple[int, int]) -> Recording | None:
+    task, episode = wanted
+    expert = _expert(env, noise)
+    for attempt in range(ATTEMPTS):
+        scene = scene_seed(seed, _DEMONSTRATIONS, (episode * ATTEMPTS + attempt) * 1000 + task)
+        recording = expert.record(Start(task=task, seed=scene), scene)
+        if recording is not None:
+            return recording
+    return None
+
+
+@cache
+def _expert(env: EnvConfig, noise: float) -> Expert:
+    return make_expert(env, noise)
+
+
+class _executor:
+    """A pool of processes, or nothing for `workers` 0."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pool: Executor | None = ProcessPoolExecutor(workers, mp_context=context) if workers else None
+
+    def __enter__(self) -> Executor | None:
+        return self.pool
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,180 @@
+"""The jobs behind the commands: a directory in, a directory out."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lastr1.config import Config, PolicyConfig
+from lastr1.demos.lerobot_writer import write_recording
+from lastr1.envs import make_env
+from lastr1.envs.base import Start
+from lastr1.envs.pool import EnvPool
+from lastr1.model import weights
+from lastr1.model.weights import Bundle
+from lastr1.rollout.collect import Player
+from lastr1.rollout.film import FilmedEnv
+from lastr1.rollout.record import write_video
+from lastr1.rollout.scripted import demonstrations
+from lastr1.train import run
+from lastr1.train.checkpoint import load_optimizer, load_step, save_run
+from lastr1.train.evaluate import Evaluation, evaluate, starts_of
+from lastr1.train.learner import Learner
+from lastr1.train.metrics import MetricsLog
+from lastr1.train.progress import track
+from lastr1.train.reinforce import LocalFleet, reinforce
+from lastr1.train.warmup import Teaching, calibrate
+from lastr1.types import UserError
+
+VIDEO = 256
+"""pixels of a video"""
+
+
+def collect(config: Config, out: Path) -> int:
+    """Record successes of the scripted expert as a LeRobotDataset v3; how many."""
+    env = make_env(config.env)
+    tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(env.tasks)))
+    spec, names = env.spec, env.tasks
+    env.close()
+    with track(f"collect {config.env.suite}", len(tasks) * config.collect.episodes) as bar:
+        episodes = demonstrations(config.env, config.collect, config.seed, bar.advance)
+        # Small images are stored lossless, large ones as video.
+        images = "image" if config.env.image <= 128 else "video"
+        return write_recording(out, episodes, spec=spec, tasks=names, images=images)
+
+
+def warm_up(config: Config, demos: Path | None, out: Path) -> Bundle:
+    """Teach a base from demonstrations; `out/last` is the policy."""
+    run.begin(config)
+    out = run.new_directory(out, config)
+    env = make_env(config.env)
+    spec, tasks = env.spec, env.tasks
+    env.close()
+    data = run.load_demonstrations(config, demos, spec)
+    bundle = run.first_bundle(config, spec, tasks, data)
+    targets = run.make_lesson_targets(config, bundle, data)
+    bundle = weights.with_channels(bundle, targets.channels)
+    teaching = Teaching(bundle, data, targets, config.warmup, config.seed)
+    bundle.policy.train()
+    with track("warm-up", config.warmup.iterations) as bar, MetricsLog(out) as log:
+        for step, figures in teaching.steps():
+            if step % 10 == 0:
+                log.write(step, {**figures, "constant_cosine": targets.constant_cosine})
+            bar.advance(f"action loss {figures['action_loss']:.2f}")
+            if (step + 1) % config.warmup.checkpoint_every == 0:
+                save_run(out / "last", bundle, teaching.optimizer, config, step + 1)
+    bundle.policy.eval()
+    calibrate(bundle, data, config.seed)
+    save_run(out / "last", bundle, teaching.optimizer, config, config.warmup.iterations)
+    return bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How a reinforcement run ended."""
+
+    bundle: Bundle
+    iterations: int
+    episodes: int
+    seconds: float
+
+
+def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
+    """LAPO from a warmed-up policy; `out/last` is the policy, `out/metrics.jsonl` its history."""
+    run.begin(config)
+    out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
+    start = out / "last" if resume else checkpoint
+    with run.open_pool(config) as pool:
+        bundle = run.load_policy(start, pool.spec, policy=config.policy)
+        _same_shape(start, config.policy)
+        bundle.policy.eval()
+        learner = Learner(bundle, config.lapo, config.optimizer)
+        first = 0
+        if resume:
+            first = load_step(start)[0]
+            load_optimizer(start, learner.optimizer)
+        done = _train(config, pool, learner, first, out)
+    return done
+
+
+def _train(config: Config, pool: EnvPool, learner: Learner, first: int, out: Path) -> Trained:
+    job, bundle = config.reinforce, learner.bundle
+    player = Player(bundle, pool, config.env.slots)
+    player.version = first
+    fleet = LocalFleet(config=config, player=player, learner=learner)
+    began = time.perf_counter()
+    deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
+    iteration, episodes = first - 1, 0
+    with track("train", job.iterations - first) as bar, MetricsLog(out) as log:
+        for iteration, figures in reinforce(fleet, job, first, deadline):
+            log.write(iteration, figures)
+            episodes += int(figures["episodes"])
+            bar.advance(
+                f"success {figures['success']:.2f}, {bundle.policy.config.latents_per_group * figures['mean_groups']:.1f} latents"
+            )
+            if (iteration + 1) % job.checkpoint_every == 0:
+                save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)
+    save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)
+    return Trained(
+        bundle=bundle, iterations=iteration + 1, episodes=episodes, seconds=time.perf_counter() - began
+    )
+
+
+def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
+    """Success per task of a policy on disk; `out/result.json`, and videos on request."""
+    run.begin(config)
+    with run.open_pool(config) as pool:
+        bundle = run.load_policy(checkpoint, pool.spec)
+        bundle.policy.eval()
+        result = measure(config, bundle, pool)
+        out.mkdir(parents=True, exist_ok=True)
+        run.write_json(
+            out / "result.json",
+            {
+                "recipe": config.name,
+                "checkpoint": str(checkpoint),
+                "env": run.as_json(config.env),
+                **run.as_json(result),
+            },
+        )
+        starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
+        film(config, bundle, starts[: config.evaluate.videos], out)
+    return result
+
+
+def measure(config: Config, bundle: Bundle, pool: EnvPool) -> Evaluation:
+    """Greedy episodes over the recipe's evaluation starts."""
+    starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
+    with track("evaluate", len(starts)) as bar:
+        return evaluate(Player(bundle, pool, config.env.slots), starts, lambda _: bar.advance())
+
+
+def film(config: Config, bundle: Bundle, starts: Sequence[Start], out: Path) -> list[Path]:
+    """One mp4 per start: every control step of a greedy episode."""
+    paths = []
+    for number, start in enumerate(starts):
+        frames, success = _filmed(config, bundle, start)
+        path = out / f"video_{number}_task{start.task}_{'success' if success else 'failure'}.mp4"
+        write_video(path, frames, fps=bundle.spec.rate)
+        paths.append(path)
+    return paths
+
+
+def _filmed(config: Config, bundle: Bundle, start: Start) -> tuple[np.ndarray, bool]:
+    env = FilmedEnv(make_env(config.env), VIDEO)
+    with EnvPool(lambda: env, slots=1, workers=0) as pool:
+        (episode,) = Player(bundle, pool, 1).play([start], noise=None)
+        return env.film(), episode.success
+
+
+def _same_shape(checkpoint: Path, wanted: PolicyConfig) -> None:
+    """What a thought and a chunk are was taught; it cannot change between warm-up and reinforcement."""
+    stored = weights.stored_policy(checkpoint)
+    for name in ("stop_candidates", "latents_per_group", "chunk", "image", "crop"):
+        if getattr(stored, name) != getattr(wanted, name):
+            raise UserError(
+                f"{checkpoint} was taught with policy.{name} {getattr(stored, name)}, the recipe says "
+                f"{getattr(wanted, name)}: use the recipe of the warm-up"
+            )

@@ -1,0 +1,37 @@
+"""Scalars -> JSON lines and TensorBoard."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class MetricsLog:
+    """`metrics.jsonl` (one object per step) and TensorBoard event files in a run directory."""
+
+    def __init__(self, directory: Path, name: str = "metrics") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lines = (directory / f"{name}.jsonl").open("a", buffering=1)
+        self._board = SummaryWriter(str(directory / "tensorboard" / name))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Append one step; `step` counts iterations (train) or optimizer steps (warm-up)."""
+        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The steps of a `metrics.jsonl`; a torn last line (a killed run) is left out."""
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,0 +1,160 @@
+"""Job: LAPO.  Collect, score, improve, publish.
+
+Axes: E episodes, T decisions per episode, B decisions.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lastr1.algo.gae import gae
+from lastr1.algo.lapo import decision_weights
+from lastr1.algo.masked import whiten
+from lastr1.config import Config, ReinforceConfig
+from lastr1.envs.base import Start
+from lastr1.rollout.batch import Episode, Minibatch, Rollout, make_rollout, tree_map
+from lastr1.rollout.collect import Player, scene_seed
+from lastr1.train.learner import Learner
+
+
+class Fleet(Protocol):
+    """Where episodes come from and gradients go: one machine, or a cluster."""
+
+    def collect(self, iteration: int) -> Rollout:
+        """Play one iteration's episodes with the published weights."""
+
+    def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Improve the learner's weights; figures of the update."""
+
+    def publish(self) -> None:
+        """Hand the learner's weights to whoever plays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFleet:
+    """One process that plays and learns, with simulators beside it."""
+
+    config: Config
+    player: Player
+    learner: Learner
+    progress: Callable[[Episode], None] = lambda _: None
+
+    def collect(self, iteration: int) -> Rollout:
+        """Episodes on the iteration's starts."""
+        starts = training_starts(self.config, self.player, iteration)
+        noise = scene_seed(self.config.seed, 4, iteration)
+        return make_rollout(self.player.play(starts, noise=noise, progress=self.progress))
+
+    def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """All minibatches of one iteration."""
+        return improve(self.learner, rollout, self.config, iteration)
+
+    def publish(self) -> None:
+        """Player and learner share their weights here: only the version moves on."""
+        self.player.version += 1
+
+
+def training_starts(config: Config, player: Player, iteration: int) -> list[Start]:
+    """Starts of one iteration: fresh scenes with the tasks in turn, or stored states drawn without replacement.
+
+    `benchmark` concatenates two shuffled passes over all stored states and draws from them (ALGORITHM.md 7.2).
+    """
+    pool, count = player.pool, config.reinforce.episodes
+    tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(pool.tasks)))
+    if config.reinforce.train_states == "fresh":
+        first = iteration * count
+        return [
+            Start(task=tasks[i % len(tasks)], seed=scene_seed(config.seed, 0, first + i))
+            for i in range(count)
+        ]
+    every = [Start(task=task, state=state) for task in tasks for state in range(pool.stored_states)] * 2
+    order = np.random.default_rng([config.seed, iteration]).permutation(len(every))
+    return [every[i] for i in order[:count]]
+
+
+def reinforce(
+    fleet: Fleet, config: ReinforceConfig, first: int, deadline: float
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Iterations from `first`, until there are enough or `time.perf_counter()` passes `deadline`."""
+    for iteration in range(first, config.iterations):
+        began = time.perf_counter()
+        if began > deadline:
+            return
+        rollout = fleet.collect(iteration)
+        played = time.perf_counter()
+        figures = fleet.update(rollout, iteration)
+        fleet.publish()
+        yield (
+            iteration,
+            {
+                **rollout_figures(rollout),
+                **figures,
+                "collect_seconds": played - began,
+                "update_seconds": time.perf_counter() - played,
+            },
+        )
+
+
+def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) -> dict[str, float]:
+    """Recompute old terms, advantages, minibatches by episode, optimizer steps (ALGORITHM.md 5.5, 5.8)."""
+    lapo, job = config.lapo, config.reinforce
+    old = learner.rescore(rollout.decisions)
+    last_value = torch.zeros(len(rollout.episodes))
+    if rollout.after is not None and lapo.on_truncation == "bootstrap":
+        last_value[rollout.truncated] = learner.rescore(rollout.after).value
+    valid = rollout.valid
+    value = rollout.pad(old.value)
+    found = gae(
+        rollout.reward * lapo.reward_scale,
+        value,
+        last_value,
+        valid,
+        discount=lapo.discount,
+        trace=lapo.trace,
+    )
+    advantage = whiten(found.advantage, valid) if lapo.whiten else found.advantage
+    generator = torch.Generator().manual_seed(scene_seed(config.seed, 5, iteration))
+    figures: list[dict[str, float]] = []
+    for _ in range(job.epochs):
+        for episodes in torch.randperm(len(rollout.episodes), generator=generator).chunk(job.minibatches):
+            here = torch.zeros_like(valid)
+            here[episodes] = valid[episodes]
+            index = here[valid].nonzero().squeeze(1)
+            batch = Minibatch(
+                decisions=rollout.decisions.rows(index),
+                old=tree_map(lambda x, index=index: x[index], old),
+                advantage=advantage[here],
+                target=found.target[here],
+                weight=decision_weights(here, lapo.average)[here],
+            )
+            figures.append(learner.update(batch, value_only=iteration < job.value_only_iterations))
+    return {
+        **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+        "first_ratio_max": figures[0]["action_ratio_max"],
+        "explained_variance": explained_variance(value[valid], found.target[valid]),
+        "recorded_gap": float((old.action_logp - rollout.decisions.terms.action_logp).abs().max()),
+    }
+
+
+def rollout_figures(rollout: Rollout) -> dict[str, float]:
+    """What the episodes of one iteration say."""
+    episodes = rollout.episodes
+    steps = sum(e.control_steps for e in episodes)
+    groups = rollout.decisions.thought.groups.float()
+    return {
+        "success": float(np.mean([e.success for e in episodes])),
+        "episodes": len(episodes),
+        "decisions": len(rollout.decisions),
+        "control_steps": steps,
+        "mean_groups": float(groups.mean()),
+    }
+
+
+def explained_variance(value: Tensor, target: Tensor) -> float:
+    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 a constant one."""
+    return float(1 - (target - value).var() / target.var().clamp(min=1e-8))

@@ -1,0 +1,141 @@
+"""What every job needs before it starts: the pool, the policy, the demonstrations, a directory."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lastr1
+from lastr1.config import Config, PolicyConfig, differences, from_dict, to_dict
+from lastr1.demos import stats
+from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
+from lastr1.demos.lerobot import open_recording
+from lastr1.demos.teacher import Targets, ThumbnailTeacher, make_targets
+from lastr1.envs import make_env
+from lastr1.envs.pool import EnvPool
+from lastr1.model import weights
+from lastr1.model.codec import Codec
+from lastr1.model.prompt import tiny_tokenizer
+from lastr1.model.weights import Bundle
+from lastr1.rollout.scripted import demonstrations
+from lastr1.spec import RobotSpec, mismatches
+from lastr1.train.progress import track
+from lastr1.types import UserError
+
+BUILTIN = Path(lastr1.__file__).parent / "assets" / "tabletop_base"
+"""the base that ships with the package"""
+
+
+def begin(config: Config) -> None:
+    """Threads and seed of this process."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+
+
+def open_pool(config: Config) -> EnvPool:
+    """The recipe's simulators."""
+    return EnvPool(partial(make_env, config.env), slots=config.env.slots, workers=config.env.workers)
+
+
+def new_directory(path: Path, config: Config) -> Path:
+    """An empty run directory with the resolved config in it.  `UserError` when a run is already there."""
+    if (path / "config.json").exists():
+        raise UserError(f"{path} already holds a run: choose another --out, or continue it with --resume")
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "config.json", to_dict(config))
+    return path
+
+
+def resumed_directory(path: Path, config: Config) -> Path:
+    """A run directory to continue.  `UserError` when there is none, or its config differs (it says where)."""
+    try:
+        stored = from_dict(Config, json.loads((path / "config.json").read_text()))
+    except (FileNotFoundError, json.JSONDecodeError, ValueError) as error:
+        raise UserError(f"{path} cannot be resumed: {error}") from None
+    found = differences(stored, config)
+    if found:
+        raise UserError(f"{path} was started with another config ({'; '.join(found)}): use the same knobs")
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Plain, indented, in place at once."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def load_demonstrations(config: Config, source: Path | None, spec: RobotSpec) -> DemonstrationSet:
+    """`collect.episodes` demonstrations per task, from a data set (drawn by seed) or straight from the expert."""
+    job, policy = config.warmup, config.policy
+    found = _recorded(config, source, spec) if source is not None else _scripted(config)
+    return DemonstrationSet(
+        found,
+        chunk=policy.chunk,
+        latents=policy.latents,
+        target_stride=job.target_stride,
+        frame_stride=job.frame_stride,
+    )
+
+
+def _recorded(config: Config, source: Path, spec: RobotSpec) -> list[Demonstration]:
+    data = open_recording(source)
+    wrong = data.robot.mismatches(spec)
+    if wrong:
+        raise UserError(f"{source} does not fit {config.env.suite}: {'; '.join(wrong)}")
+    tasks = [episode.task for episode in data.episodes]
+    wanted = choose_per_task(tasks, count=config.collect.episodes, seed=config.seed)
+    return list(data.demonstrations(wanted))
+
+
+def _scripted(config: Config) -> list[Demonstration]:
+    facts = make_env(config.env)
+    count = len(config.env.tasks if config.env.tasks is not None else facts.tasks) * config.collect.episodes
+    facts.close()
+    with track("demonstrations", count) as bar:
+        return list(demonstrations(config.env, config.collect, config.seed, bar.advance))
+
+
+def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: DemonstrationSet) -> Bundle:
+    """What the warm-up starts from: random weights, the built-in base, or a policy on disk.
+
+    A base keeps its action statistics if it already drives the same action space; otherwise, as from scratch,
+    they are the percentiles of the demonstrations (ALGORITHM.md 6.1).
+    """
+    found = stats.compute(data.actions, data.states, demonstrations=len(data.steps), spec=spec).action
+    codec = Codec(q01=found.q01, q99=found.q99, mask=found.mask)
+    if config.base == "scratch":
+        return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, codec)
+    base = weights.load(BUILTIN if config.base == "builtin" else Path(config.base), policy=config.policy)
+    if base.spec.action == spec.action:
+        codec = base.codec
+    return weights.with_robot(base, spec, codec)
+
+
+def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) -> Targets:
+    """Targets of the first camera's frames (ALGORITHM.md 6.2)."""
+    frames = data.frames[bundle.prompts.cameras[0]]
+    return make_targets(
+        ThumbnailTeacher(),
+        frames,
+        bundle.policy.backbone.width,
+        center=config.warmup.center_targets,
+        channels=bundle.channels,
+    )
+
+
+def load_policy(directory: Path, spec: RobotSpec, policy: PolicyConfig | None = None) -> Bundle:
+    """A policy for this robot.  `UserError` lists what differs between the checkpoint's robot and `spec`."""
+    bundle = weights.load(directory, policy=policy)
+    wrong = mismatches(bundle.spec, spec)
+    if wrong:
+        raise UserError(f"{directory} drives another robot than {spec.name}: {'; '.join(wrong)}")
+    return bundle
+
+
+def as_json(value: Any) -> Any:
+    """A frozen dataclass as plain JSON values."""
+    return json.loads(json.dumps(asdict(value)))

@@ -1,0 +1,145 @@
+"""Job: supervised warm-up (ALGORITHM.md 6).
+
+Axes: B samples, L latent slots, D width, N action tokens, C control steps, A action size.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lastr1.algo.imitation import (
+    ImitationLabels,
+    ImitationLoss,
+    ImitationTerms,
+    imitation_counts,
+    imitation_loss,
+)
+from lastr1.config import WarmupConfig
+from lastr1.demos.dataset import Batch, DemonstrationSet
+from lastr1.demos.teacher import Targets
+from lastr1.model.backbone import Prompt
+from lastr1.model.policy import Thought
+from lastr1.model.weights import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One batch, tokenised."""
+
+    prompt: Prompt
+    labels: ImitationLabels
+    """`latent` holds every slot's target, those past the episode's end filled with its last frame"""
+
+
+class Teaching:
+    """Draws lessons from demonstrations and takes optimizer steps."""
+
+    def __init__(
+        self, bundle: Bundle, data: DemonstrationSet, targets: Targets, config: WarmupConfig, seed: int
+    ) -> None:
+        self.bundle, self.data, self.targets, self.config = bundle, data, targets, config
+        self.generator = np.random.default_rng([seed, 3])
+        self.latent_rms = 1.0
+        self.optimizer = torch.optim.AdamW(bundle.policy.parameters(), lr=config.lr, weight_decay=0.0)
+
+    def steps(self, first: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+        """Optimizer steps from `first` to the end of the schedule, and the figures of each."""
+        for step in range(first, self.config.iterations):
+            rate = learning_rate(self.config, step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss = self.loss(self.lesson())
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(self.bundle.policy.parameters(), self.config.grad_clip)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"gradient norm is {norm.item()} at warm-up step {step}")
+            self.optimizer.step()
+            figures = {name: part.item() for name, part in loss.parts.items()}
+            yield step, {"loss": loss.total.item(), **figures, "grad_norm": norm.item(), "lr": rate}
+
+    def loss(self, lesson: Lesson) -> ImitationLoss:
+        """Two passes: latents under teacher forcing, then actions and stops on the policy's own latents (6.4)."""
+        policy, labels = self.bundle.policy, lesson.labels
+        used = policy.used(labels.groups)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
+            seen = policy.backbone.look(lesson.prompt)
+            mean = labels.latent
+            if policy.config.latents:
+                forced = Thought(latent=_rescale(labels.latent, self.latent_rms), groups=labels.groups)
+                mean = policy.read(seen, forced, act=False).mean
+                rms = mean.detach()[used].square().mean().sqrt().item()
+                self.latent_rms = 0.99 * self.latent_rms + 0.01 * rms
+            reading = policy.read(seen, Thought(latent=mean, groups=labels.groups))
+        terms = ImitationTerms(
+            latent=mean,
+            action_logits=reading.action_logits,
+            stop_logits=reading.stop_logits,
+            vocab_logsumexp_t1=policy.vocabulary_logsumexp(reading.stop_state, 1.0),
+        )
+        return imitation_loss(self.config, labels, terms, imitation_counts(labels))
+
+    def lesson(self) -> Lesson:
+        """A random batch with thought lengths drawn uniformly from 1..K groups."""
+        candidates = self.bundle.policy.config.stop_candidates
+        batch = self.data.draw(self.config.batch, self.generator)
+        lengths = self.generator.integers(min(1, candidates), candidates + 1, size=self.config.batch)
+        return self.lesson_of(batch, torch.from_numpy(lengths))
+
+    def lesson_of(self, batch: Batch, groups: Tensor) -> Lesson:
+        """Tokenise a batch for the given thought lengths [B]."""
+        prompts, policy = self.bundle.prompts, self.bundle.policy
+        count, width = len(batch.tasks), len(self.bundle.spec.action)
+        corners = np.full((count, 2), 0.5)
+        if self.config.image_augment == "random_crop":
+            corners = self.generator.random((count, 2))
+        pixels = [
+            prompts.pixels(batch.images[camera][i], (corners[i, 0], corners[i, 1]))
+            for i in range(count)
+            for camera in prompts.cameras
+        ]
+        latents = policy.config.latents
+        target = torch.from_numpy(self.targets.vectors[batch.targets[:, :latents]])
+        labels = ImitationLabels(
+            latent=target,
+            latent_mask=torch.from_numpy(batch.target_valid[:, :latents]) & policy.used(groups),
+            tokens=torch.from_numpy(self.bundle.codec.encode(batch.actions)).reshape(count, -1),
+            action_mask=torch.from_numpy(batch.action_valid.repeat(width, axis=1)),
+            groups=groups,
+        )
+        return Lesson(prompt=prompts.batch(batch.instructions, np.stack(pixels)), labels=labels)
+
+
+def learning_rate(config: WarmupConfig, step: int) -> float:
+    """Linear ramp, then a cosine from `lr` to `lr * lr_end` (6.6)."""
+    if step < config.ramp:
+        return config.lr * (step + 1) / config.ramp
+    progress = (step - config.ramp) / max(1, config.iterations - config.ramp)
+    return config.lr * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+@torch.no_grad()
+def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int = 256) -> float:
+    """RMS of the latents the policy thinks on demonstrated frames; fixes the noise of the run to come (4.3)."""
+    generator = np.random.default_rng([seed, 4])
+    total, count = 0.0, 0
+    for _ in range(-(-decisions // 64)):
+        batch = data.draw(64, generator)
+        pixels = np.stack(
+            [bundle.prompts.pixels(batch.images[c][i]) for i in range(64) for c in bundle.prompts.cameras]
+        )
+        terms = bundle.policy.decide(bundle.prompts.batch(batch.instructions, pixels)).terms
+        total += float(terms.latent[terms.latent_used].square().sum())
+        count += int(terms.latent_used.sum()) * bundle.policy.backbone.width
+    rms = math.sqrt(total / count) if count else 1.0
+    bundle.policy.calibrate(rms)
+    return rms
+
+
+def _rescale(target: Tensor, rms: float) -> Tensor:
+    own = target.square().mean(-1, keepdim=True).sqrt()
+    return target * (rms / own.clamp(min=1e-6))
