@@ -282,7 +282,7 @@ LAYOUT = _faults(
     ("causal action block", "~ahead | (is_action[:, None] & is_action[None, :])", "~ahead"),
     ("everybody sees the actions", "(is_action[:, None] & is_action[None, :])", "is_action[None, :]"),
     ("padding is seen", "key_on[:, : layout.prompt] = prompt_mask", "key_on[:, : layout.prompt] = True"),
-    ("fully masked rows", "    mask |= torch.eye(", "    mask |= 0 * torch.eye("),
+    ("rows without any key", "[None] & ~key_on[:, :, None]", "[None] & key_on[:, :, None]"),
     ("image frees one position per token", "done[-1] + max(height, width)", "done[-1] + height * width"),
     (
         "image axes swapped",
