@@ -32,6 +32,7 @@ OPEN, CLOSED = 1.0, 0.0
 SLEW = 0.3  # largest change of an action entry from one control step to the next
 REACH, TURN = 0.05, 0.5  # what an action of 1 asks of the controller: m and rad
 UP = np.array([0.0, 0.0, 1.0])
+STALL = 6  # control steps without motion after which the hand is taken to be where it can get
 GRIP_STEPS = 8  # the fingers need that many control steps from open to closed
 Skill = Iterator[Floats]
 
@@ -133,7 +134,7 @@ class _Hand:
         gripper: float,
         *,
         near: float = 0.008,
-        turned: float = 0.06,
+        turned: float = 0.1,
         speed: float = 1.0,
         limit: int = 60,
     ) -> Skill:
@@ -145,12 +146,11 @@ class _Hand:
         trail: list[Points] = []
         for _ in range(limit):
             at, now = self.scene.hand()
-            left = place - at
-            skewed = float(np.linalg.norm(rotation_vector(rotation @ now.T)))
-            if np.linalg.norm(left) < near and skewed < turned:
+            left, skew = place - at, rotation_vector(rotation @ now.T)
+            if np.linalg.norm(left) < near and np.linalg.norm(skew) < turned:
                 return
-            trail.append(at)
-            if len(trail) > 8 and np.linalg.norm(at - trail[-8]) < 0.002 and skewed < 2 * turned:
+            trail.append(np.concatenate([at, 0.1 * skew]))  # 0.1 rad counts as 1 cm
+            if len(trail) > STALL and np.linalg.norm(trail[-1] - trail[-1 - STALL]) < 0.003:
                 return
             if np.linalg.norm(left) < 0.03:
                 lean = np.clip(lean + 0.05 * left, -0.02, 0.02)
@@ -216,7 +216,7 @@ def _carry(hand: _Hand, name: str, rotation: Points, centre: Points, floor: floa
                 rotation,
                 CLOSED,
                 near=0.008 if lowering else 0.015,
-                speed=0.5 if lowering else 1.0,
+                speed=0.8 if lowering else 1.0,
                 limit=80,
             )
     yield from hand.squeeze(OPEN, GRIP_STEPS - 2)
