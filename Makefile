@@ -1,0 +1,60 @@
+# Everything a contributor runs.  `make` alone lists the targets.
+PYTHON := .venv/bin/python
+
+# Idle threads must sleep: two spinning thread pools on few cores run tens of times slower.
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup libero fix lint types imports test demo bench mutants golden ci clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: .venv/.ready ## the environment in .venv; instant when pyproject.toml has not changed
+
+.venv/.ready: pyproject.toml scripts/setup.sh
+	sh scripts/setup.sh package
+	@touch $@
+
+libero: .venv/.libero ## the LIBERO simulator and its renderer (optional)
+
+.venv/.libero: .venv/.ready
+	sh scripts/setup.sh libero
+	@touch $@
+
+fix: setup ## format, and repair what ruff can repair
+	$(PYTHON) -m ruff check --fix-only --quiet .
+	$(PYTHON) -m ruff format .
+
+lint: setup ## style
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup ## mypy --strict
+	$(PYTHON) -m mypy
+
+imports: setup ## the layers of the package
+	.venv/bin/lint-imports --no-cache
+
+test: setup ## every test, slow ones too
+	$(PYTHON) -m pytest
+
+demo: setup ## warm-up, LAPO, evaluation and report on the embedded world
+	.venv/bin/lastr1 demo
+
+bench: setup ## speed on this machine (numbers, no verdict)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script" || exit 1; done
+
+mutants: setup ## plant known faults; the tests must notice each
+	$(PYTHON) scripts/mutants.py
+
+golden: setup ## record the golden numbers anew (a change of mathematics, in its own commit)
+	$(PYTHON) scripts/golden.py
+
+ci: setup libero lint types imports test mutants ## what every commit must pass
+
+clean: ## caches and builds; .venv and runs stay
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find lastr1 tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
