@@ -26,6 +26,9 @@ find_python() {
 # build.  `--extra-index-url` prefers it (2.13.0+cpu sorts above 2.13.0) and still sees files that pip is configured
 # to find elsewhere.  The index is tried for a few seconds first: offline, pip would wait minutes for it.
 install_torch() {
+    # whatever is there stays: it may have been chosen for this machine's GPU
+    .venv/bin/python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null && return
+    say "installing torch"
     if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && answers "$CPU_INDEX/torch/"; then
         .venv/bin/pip install --quiet --extra-index-url "$CPU_INDEX" "$TORCH" && return
         say "the CPU index failed: trying without it"
@@ -56,7 +59,6 @@ package() {
         say "creating .venv with $("$python" --version)"
         "$python" -m venv .venv
     fi
-    say "installing torch"
     install_torch
     say "installing lastr1 and its tools"
     .venv/bin/pip install --quiet --editable '.[dev]'
