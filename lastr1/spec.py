@@ -10,7 +10,7 @@ class Dim:
     name: str
     """For example `x`, `yaw`, `gripper`; two-arm robots prefix `left_` and `right_`."""
     unit: str
-    """`m`, `rad`, `open fraction` (0 closed .. 1 open), or `controller` (normalised controller input, -1..1)."""
+    """`m`, `rad`, `open fraction` (0 closed .. 1 open), or `controller` (normalised input of it, -1..1)."""
     low: float
     high: float
     binary: bool = False
@@ -49,7 +49,7 @@ class RobotSpec:
 
 
 def mismatches(a: RobotSpec, b: RobotSpec) -> list[str]:
-    """Every field in which two robots differ, as readable lines; empty when a policy for one fits the other."""
+    """Every field in which two robots differ, one line each; empty when a policy for one fits the other."""
     found = []
     for field in fields(RobotSpec):
         if field.name in ("name", "hold"):
@@ -58,7 +58,8 @@ def mismatches(a: RobotSpec, b: RobotSpec) -> list[str]:
         if isinstance(left, tuple) and len(left) != len(right):
             found.append(f"{field.name}: {[x.name for x in left]} against {[x.name for x in right]}")
         elif isinstance(left, tuple):
-            found += [f"{field.name}[{i}]: {x} against {y}" for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y]
+            pairs = enumerate(zip(left, right, strict=True))
+            found += [f"{field.name}[{i}]: {x} against {y}" for i, (x, y) in pairs if x != y]
         elif left != right:
             found.append(f"{field.name}: {left} against {right}")
     return found

@@ -33,7 +33,8 @@ class ThumbnailTeacher:
             )
         blocks = frames.reshape(count, self.side, height // self.side, self.side, width // self.side, 3)
         mean = blocks.mean(axis=(2, 4), dtype=np.float32)
-        return (mean / 127.5 - 1).reshape(count, -1).astype(np.float32)
+        vectors: Floats = (mean / 127.5 - 1).reshape(count, -1).astype(np.float32)
+        return vectors
 
 
 @dataclass(frozen=True, kw_only=True)
