@@ -304,7 +304,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
-    """The config that `to_dict` wrote.  `ValueError` names an unknown or missing key, or a value of a wrong type."""
+    """The config that `to_dict` wrote.  `ValueError` names an unknown knob, or a value that does not fit."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in values:
