@@ -1,7 +1,7 @@
-"""A policy on disk: Hugging Face layout (config.json, model.safetensors, tokenizer.json) plus what a robot needs.
+"""A policy on disk: Hugging Face layout (config, model, tokenizer) and what a robot needs besides.
 
-`statistics.json` holds the action percentiles in the released schema; `lastr1.json` the policy's knobs, the robot
-spec, the scale of the latents and the teacher's channels.  No pickle anywhere.
+`statistics.json` holds the action percentiles in the released schema; `lastr1.json` the policy's knobs, the
+robot spec, the scale of the latents and the teacher's channels.  No pickle anywhere.
 """
 
 import json
@@ -96,17 +96,22 @@ def tensors(policy: LatentPolicy) -> dict[str, Tensor]:
 
 
 def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write the policy atomically: a temporary directory beside `directory`, then a rename."""
+    """Write the policy beside `directory`, then rename: what stood there stays whole until the new one is."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    new, old = workplace / "new", workplace / "old"
     try:
-        _write(bundle, temporary, dtype)
+        new.mkdir()
+        _write(bundle, new, dtype)
         if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(temporary, directory)
+            os.replace(directory, old)
+        os.replace(new, directory)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not directory.exists():
+            os.replace(old, directory)
         raise
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def _write(bundle: Bundle, directory: Path, dtype: torch.dtype) -> None:
@@ -145,7 +150,8 @@ def load(directory: Path, *, policy: PolicyConfig | None = None) -> Bundle:
     statistics = next(iter(_read(directory, "statistics.json").values()))["action"]
     codec = Codec(**{key: tuple(statistics[key]) for key in ("q01", "q99", "mask")})
     _read(directory, "config.json")
-    tokenizer = Tokenizer.from_file(str(_existing(directory, "tokenizer.json")))
+    _read(directory, "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     bundle = _assemble(Qwen3VLConfig.from_pretrained(directory), policy, tokenizer, spec, codec)
     _fill(bundle.policy, directory)
     bundle.policy.calibrate(facts["latent_rms"])

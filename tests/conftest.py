@@ -1,0 +1,170 @@
+"""A tiny policy, observations and decisions for every test; no network beyond this machine.
+
+Axes: B decisions, K stop candidates, G latents per group, L = K*G, D width, N action tokens.
+"""
+
+import socket
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("quick", deadline=None, derandomize=True, database=None)
+settings.load_profile("quick")
+
+TEXT = "put the red green blue block cube into on of box tray then push it left right slowly"
+WORDS = TEXT.split()
+
+
+class LeavesThisMachine(OSError):
+    """A test tried to open a connection to another machine."""
+
+
+def _stays_here(address):
+    if not isinstance(address, tuple):  # a path: unix sockets of multiprocessing
+        return True
+    host = str(address[0])
+    return host in ("localhost", "::1", "") or host.startswith("127.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_loopback():
+    """Any connection that leaves this machine is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            original = getattr(socket.socket, name)
+
+            def guarded(self, address, original=original):
+                if not _stays_here(address):
+                    raise LeavesThisMachine(f"tests may not connect to {address}")
+                return original(self, address)
+
+            patch.setattr(socket.socket, name, guarded)
+        yield
+
+
+@pytest.fixture
+def generator():
+    """`generator(seed)`: a torch generator of its own."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def robot():
+    """`robot(cameras)`: three normalised action dimensions and a gripper."""
+    from lastr1.spec import Camera, Dim, RobotSpec
+
+    def make(cameras=1):
+        moves = tuple(Dim(name=n, unit="controller", low=-1.0, high=1.0) for n in ("x", "y", "yaw"))
+        gripper = Dim(name="gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
+        return RobotSpec(
+            name="toy",
+            cameras=tuple(Camera(name=f"camera{i}", height=64, width=64) for i in range(cameras)),
+            state=(Dim(name="x", unit="m", low=-1.0, high=1.0),),
+            action=(*moves, gripper),
+            rate=20.0,
+            hold=(0.0, 0.0, 0.0, 1.0),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(robot):
+    """`tiny(seed=0, cameras=1, **policy_knobs)`: a random Qwen3-VL, 2 layers, D = 64, N = 12.
+
+    Images of 64 pixels.  Weights are large enough that every mask, position and input matters.
+    """
+    from lastr1.config import BackboneConfig, PolicyConfig
+    from lastr1.model.codec import Codec
+    from lastr1.model.prompt import tiny_tokenizer
+    from lastr1.model.weights import build
+
+    backbone = BackboneConfig(
+        hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=96,
+        vision_hidden=32, vision_layers=2, vision_heads=2, vision_mlp=48, deepstack=(0,),
+    )  # fmt: skip
+    codec = Codec(q01=(-0.9, -0.5, -1.0, 0.0), q99=(0.7, 0.8, 1.0, 1.0), mask=(True, True, True, False))
+    tokenizer = tiny_tokenizer(WORDS)
+
+    def make(*, seed=0, cameras=1, **knobs):
+        knobs = {"image": 64, "crop": 1.0, "chunk": 3, **knobs}
+        torch.manual_seed(seed)
+        bundle = build(backbone, PolicyConfig(**knobs), tokenizer, robot(cameras), codec)
+        with torch.no_grad():
+            for name, weight in bundle.policy.named_parameters():
+                if "embed_tokens" in name:
+                    weight.normal_(std=0.3)
+                elif weight.dim() > 1:
+                    weight.normal_(std=weight[0].numel() ** -0.5)
+        return bundle
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def observations():
+    """`observations(count, seed=0, cameras=1)`: random images, instructions of 1 to 9 words."""
+    from lastr1.types import Observation
+
+    def make(count, seed=0, cameras=1):
+        rng = np.random.default_rng(seed)
+        return [
+            Observation(
+                images={
+                    f"camera{i}": rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(cameras)
+                },
+                state=rng.uniform(-1, 1, 1).astype(np.float32),
+                instruction=" ".join(rng.choice(WORDS, 1 + (4 * row + int(rng.integers(2))) % 9)),
+            )
+            for row in range(count)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """`noise(bundle, seeds)`: the randomness of a batch of decisions."""
+    from lastr1.model.policy import Noise
+
+    def make(bundle, seeds):
+        policy = bundle.policy
+        return Noise.draw(
+            seeds,
+            latents=policy.config.latents,
+            width=policy.backbone.width,
+            actions=policy.action_tokens,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def played(observations, noise):
+    """`played(bundle, count, seed=0)`: `count` decisions, one row each, as a rollout stores them."""
+    from lastr1.rollout.batch import Decided, tree_map
+
+    def make(bundle, count, seed=0):
+        seen = observations(count, seed, len(bundle.spec.cameras))
+        drawn = noise(bundle, range(1000 * seed, 1000 * seed + count))
+        decision = bundle.policy.decide(bundle.prompts.build(seen), drawn)
+        return [
+            Decided(
+                instruction=o.instruction,
+                pixels=np.stack([bundle.prompts.pixels(o.images[c]) for c in bundle.prompts.cameras]),
+                thought=tree_map(lambda x, i=i: x[i], decision.thought),
+                tokens=decision.tokens[i],
+                terms=tree_map(lambda x, i=i: x[i], decision.terms),
+            )
+            for i, o in enumerate(seen)
+        ]
+
+    return make
