@@ -101,6 +101,10 @@ class Scene:
         """Centre [3] of a region."""
         return np.array(self.data.site(name).xpos)
 
+    def owner(self, region: str) -> str:
+        """The object or fixture a region belongs to."""
+        return str(self._world.object_sites_dict[region].parent_name)
+
     def joint_axis(self, name: str, part: str) -> Points:
         """World direction [3] of the first joint of `name` whose own name holds `part`."""
         for joint in range(self.model.njnt):
@@ -109,10 +113,13 @@ class Scene:
                 return np.array(self.data.xaxis[joint])
         raise ValueError(f"{name} has no joint {part}")
 
-    def shut(self, region: str) -> bool:
-        """Whether a region is a drawer's (or the like) and it is not open."""
-        drawer = region in self._world.object_sites_dict and self._world.object_sites_dict[region].joints
-        return bool(drawer) and not self._world.object_states_dict[region].is_open()
+    def is_drawer(self, name: str) -> bool:
+        """Whether this is the region of a drawer."""
+        return name in self._world.object_sites_dict and bool(self._world.object_sites_dict[name].joints)
+
+    def is_open(self, drawer: str) -> bool:
+        """LIBERO's own word on it."""
+        return bool(self._world.object_states_dict[drawer].is_open())
 
     def _body(self, geom: int) -> int:
         return int(self.model.geom_bodyid[geom])
