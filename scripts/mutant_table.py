@@ -295,6 +295,47 @@ LAYOUT = _faults(
         "free[:, None] + torch.arange(",
         "free[:, None] + 1 + torch.arange(",
     ),
+    ("one token more before the body", "return self.prompt + 1", "return self.prompt + 2"),
+    (
+        "actions follow the body after a gap",
+        "self.body + self.body_length",
+        "self.body + self.body_length + 1",
+    ),
+    ("length without the action slots", "return self.action + self.actions", "return self.action"),
+    (
+        "latents of a group run backwards",
+        "for g in range(self.groups) for j in range(self.group)]",
+        "for g in range(self.groups) for j in reversed(range(self.group))]",
+    ),
+    ("without a thought the value is read before the opening", "or [self.prompt]", "or [self.prompt - 1]"),
+    (
+        "no query sees itself",
+        "ahead = index[:, None] < index[None, :]",
+        "ahead = index[:, None] <= index[None, :]",
+    ),
+    ("stop tokens belong to the next group", "// (layout.group + 1), -1)", "// layout.group, -1)"),
+    (
+        "padded queries see each other",
+        "torch.eye(layout.length, dtype=torch.bool,",
+        "torch.ones(layout.length, layout.length, dtype=torch.bool,",
+    ),
+    (
+        "first image's size for all images",
+        "rows += [r for r in range(height) for _ in range(width)]",
+        "rows += [r for r in range(grids[0][0]) for _ in range(grids[0][1])]",
+    ),
+    ("a padded prompt starts at its padding", "text.cumsum(1) - text.long()", "text.cumsum(1)"),
+    ("free position counts the padding", "free = text.sum(1)", "free = (~is_image).sum(1)"),
+    (
+        "time axis runs through the image",
+        "torch.stack([base, base",
+        "torch.stack([base + image * inside, base",
+    ),
+    (
+        "only the time axis counts on",
+        "tail[None].expand(3, -1, -1)",
+        "torch.stack([tail, 0 * tail, 0 * tail])",
+    ),
 )
 
 MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT
