@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -186,8 +187,8 @@ def losses(metrics: Metrics, path: Path, look: Look = LIGHT) -> None:
     panels = [panel for panel in PANELS if known.intersection(panel.names)]
     columns = 1 if look.narrow else 3
     lines = max(1, -(-len(panels) // columns))
-    figure = Figure((look.width, 1.7 * lines + 0.4), dpi=DPI, layout="constrained", facecolor=look.paper)
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06)
+    figure = Figure((look.width, 1.7 * lines + 0.4), dpi=DPI, layout=layout, facecolor=look.paper)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, panel, rows, look)
