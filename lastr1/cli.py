@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -125,6 +125,14 @@ def _collect(args: Arguments) -> None:
     sys.stdout.write(f"{count} demonstrations in {out}\n")
 
 
+def _ground(args: Arguments) -> None:
+    from lastr1.train.jobs import ground
+
+    out = args.out or Path("runs") / args.config.name / "ground"
+    ground(args.config, out)
+    sys.stdout.write(f"base in {out / 'last'}\n")
+
+
 def _warmup(args: Arguments) -> None:
     from lastr1.train.jobs import warm_up
 
@@ -180,6 +188,7 @@ JOBS = {
         help="what this machine can run, and the fix for what it cannot", run=_doctor, recipe="tabletop"
     ),
     "collect": Job(help="demonstrations from the scripted expert (LeRobotDataset v3)", run=_collect),
+    "ground": Job(help="teach a base made from scratch to see and to point (embedded world)", run=_ground),
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),

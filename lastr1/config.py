@@ -220,6 +220,10 @@ class WarmupConfig:
     """keep every n-th frame of a demonstration as a decision point (divides the memory of large sets)"""
     image_augment: Literal["random_crop", "none"] = "random_crop"
     """window of the crop in training"""
+    action_smoothing: float = 0.0
+    """spread of the action labels over neighbouring bins, in bins (0: one-hot); grippers stay one-hot"""
+    freeze_vision: bool = False
+    """leave the vision tower as it is"""
     autocast: bool = False
     """bf16 compute with fp32 master weights"""
     checkpoint_every: int = 1000
@@ -227,6 +231,23 @@ class WarmupConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingConfig:
+    """Seeing and pointing, for a base made from scratch (the embedded world only)."""
+
+    iterations: int = 0
+    """optimizer steps before the warm-up (0: none)"""
+    batch: int = 64
+    """pictures per step"""
+    lr: float = 1.5e-3
+    """peak learning rate"""
+    episodes: int = 8000
+    """expert episodes that the pictures are taken from"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch", "lr", "episodes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +309,7 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
+    grounding: GroundingConfig = field(default_factory=GroundingConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     lapo: LapoConfig = field(default_factory=LapoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

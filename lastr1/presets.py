@@ -8,6 +8,7 @@ from lastr1.config import (
     Config,
     EnvConfig,
     EvaluateConfig,
+    GroundingConfig,
     LapoConfig,
     OptimizerConfig,
     PolicyConfig,
@@ -18,6 +19,9 @@ from lastr1.config import (
 TABLETOP = Config(
     name="tabletop",
     env=EnvConfig(suite="tabletop", image=96, slots=64, workers=1),
+    backbone=BackboneConfig(
+        mlp=256, vision_hidden=64, vision_layers=2, vision_mlp=192, patch=8, deepstack=()
+    ),
     policy=PolicyConfig(image=96, crop=1.0, temperature=1.0),
     warmup=WarmupConfig(
         iterations=150,
@@ -38,6 +42,7 @@ TABLETOP_BASE = replace(
     name="tabletop_base",
     base="scratch",
     env=replace(TABLETOP.env, suite="tabletop_base", workers=2),
+    grounding=GroundingConfig(iterations=2000),
     collect=CollectConfig(episodes=130, noise=0.25),
     warmup=WarmupConfig(
         iterations=8000,

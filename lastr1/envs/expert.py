@@ -4,18 +4,16 @@ The expert looks at the state of the physics and at nothing else: no phase is re
 from any state, picks up again what was dropped, and approaches again what was missed.
 """
 
-from dataclasses import dataclass
 from math import hypot
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lastr1.envs.base import Start
+from lastr1.envs.base import Recording, Start
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.envs.tabletop_tasks import Task, spot
 from lastr1.envs.tabletop_things import FINGER, SIDE, TRAY, Arm, Body, Spot
 from lastr1.envs.tabletop_world import STEP, World
-from lastr1.types import ActionChunk, Floats, Observation
+from lastr1.types import ActionChunk, Floats
 
 Move = tuple[float, float, float, float]  # x, y, z in -1..1 and the gripper
 
@@ -185,21 +183,6 @@ class TabletopExpert:
         return np.array(ONE_ARM[task.kind](world, task), dtype=np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExpertEpisode:
-    """One episode of the expert, H control steps, recorded at every one of them."""
-
-    start: Start
-    instruction: str
-    frames: NDArray[np.uint8]
-    """[H, size, size, 3]: what the camera saw before each control step."""
-    states: Floats
-    """[H, S], before each control step."""
-    actions: Floats
-    """[H, A]: what the expert chose; without noise, also what was executed."""
-    success: bool
-
-
 def collect_episode(
     env: TabletopEnv,
     expert: TabletopExpert,
@@ -207,29 +190,27 @@ def collect_episode(
     *,
     noise: float = 0.0,
     rng: np.random.Generator,
-) -> ExpertEpisode:
+) -> Recording:
     """Play one episode control step by control step.
 
     `noise` is the standard deviation, in controller units, of what is added to the executed translations; the
     label stays the expert's own choice, so that a policy also learns to come back from where noise leads.
     """
     moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
-    seen: list[Observation] = []
+    seen = [env.reset(start)]
     actions: list[Floats] = []
-    observation = env.reset(start)
     while True:
         action = expert.act(env)
-        seen.append(observation)
         actions.append(action)
         executed = action + moved * rng.standard_normal(len(action), dtype=np.float32)
         outcome = env.play(ActionChunk(actions=executed[None]))
-        observation = outcome.observation
+        seen.append(outcome.observation)
         if outcome.terminated or outcome.truncated:
             break
-    return ExpertEpisode(
+    return Recording(
         start=start,
-        instruction=observation.instruction,
-        frames=np.stack([o.images[env.spec.cameras[0].name] for o in seen]),
+        instruction=seen[0].instruction,
+        frames={c.name: np.stack([o.images[c.name] for o in seen]) for c in env.spec.cameras},
         states=np.stack([o.state for o in seen]),
         actions=np.stack(actions),
         success=outcome.terminated,

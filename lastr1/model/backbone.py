@@ -1,11 +1,13 @@
 """Stock Qwen3-VL, driven directly: the only file that knows transformers (>= 4.57, < 6).
 
-Axes: B decisions, P padded prompt, S sequence, D width, V vocabulary, M patches of an image, F numbers of a patch.
-Quirks kept here: always an explicit 4-D mask and explicit 3-axis positions; all images of a batch have one size and
-go through the vision tower as the frames of one clip (each frame attends to itself only, as separate images do).
+Axes: B decisions, P padded prompt, Q new tokens, S sequence, D width, V vocabulary, R patches of all images,
+F numbers of a patch.  Quirks kept here: always an explicit 4-D mask and explicit 3-axis positions; all images
+of a batch have one size and go through the vision tower as the frames of one clip (each frame attends to
+itself only, as separate images do).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,17 @@ from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGener
 
 from lastr1.config import BackboneConfig
 from lastr1.model.layout import prompt_positions
+
+__all__ = [
+    "Backbone",
+    "DynamicCache",
+    "Embedded",
+    "Prompt",
+    "Qwen3VLConfig",
+    "new_cache",
+    "stored_config",
+    "tiny_config",
+]
 
 MERGE = 2
 
@@ -102,6 +115,10 @@ class Backbone(nn.Module):
         self.image_token: int = config.image_token_id
         self.patch: int = config.vision_config.patch_size
 
+    def freeze_vision(self, frozen: bool) -> None:
+        """Leave the vision tower out of (or back in) the gradient."""
+        self.net.model.visual.requires_grad_(not frozen)
+
     @property
     def head(self) -> Float[Tensor, "V D"]:
         """Rows of the output matrix (the embedding when tied)."""
@@ -152,7 +169,10 @@ class Backbone(nn.Module):
         cache: DynamicCache | None = None,
         seen: Embedded | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """Hidden states after the final norm.  `cache` is extended; `seen` adds vision features (its prompt first)."""
+        """Hidden states after the final norm.
+
+        `cache` is extended; `seen`, whose prompt the embeddings begin with, adds its vision features.
+        """
         visual: dict[str, Any] = {}
         if seen is not None and seen.deepstack:
             is_image = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
@@ -168,6 +188,12 @@ class Backbone(nn.Module):
         )
         hidden: Tensor = out.last_hidden_state
         return hidden
+
+
+def stored_config(directory: Path) -> Qwen3VLConfig:
+    """The `config.json` of a model directory."""
+    config: Qwen3VLConfig = Qwen3VLConfig.from_pretrained(directory)
+    return config
 
 
 def new_cache() -> DynamicCache:

@@ -4,7 +4,6 @@ Axes: B images, H rows, W columns, M = (H/patch)*(W/patch) patches of an image, 
 """
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
 from torch import Tensor

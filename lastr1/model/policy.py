@@ -186,6 +186,19 @@ class LatentPolicy(nn.Module):
             terms=self.score(reading, thought, tokens, sampled=noise is not None),
         )
 
+    def hear(self, seen: Embedded) -> Float[Tensor, "B D"]:
+        """State at the opening token: the prompt is read, no thought has begun."""
+        batch, length = seen.mask.shape
+        layout = Layout(prompt=length, groups=0, group=1, actions=0)
+        none = torch.zeros(batch, dtype=torch.long, device=seen.mask.device)
+        hidden = self.backbone(
+            torch.cat([seen.embeds, self._opening(batch)], dim=1),
+            sequence_positions(layout, seen.positions, seen.free),
+            attention_mask(layout, seen.mask, none),
+            seen=seen,
+        )
+        return hidden[:, -1]  # type: ignore[no-any-return]
+
     def terms(self, prompt: Prompt, thought: Thought, tokens: Int[Tensor, "B N"]) -> PolicyTerms:
         """The recorded decision under the present weights, in one pass (every gradient comes from here)."""
         return self.score(self.read(self.backbone.look(prompt), thought), thought, tokens)

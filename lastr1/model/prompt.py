@@ -90,6 +90,10 @@ class PromptBuilder:
         """The crop of a camera image that the policy sees, [image, image, 3]."""
         return crop_resize(image, self.image, self.crop, corner)
 
+    def stack(self, images: Image) -> Image:
+        """The centre crops of many images [B, H, W, 3] of one camera."""
+        return np.stack([self.pixels(image) for image in images])
+
     def build(self, observations: Sequence[Observation]) -> Prompt:
         """A left-padded batch with centre-cropped images."""
         pixels = [self.pixels(o.images[camera]) for o in observations for camera in self.cameras]

@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen3VLConfig
 
 from lastr1.config import BackboneConfig, PolicyConfig, from_dict, to_dict
-from lastr1.model.backbone import Backbone, tiny_config
+from lastr1.model.backbone import Backbone, Qwen3VLConfig, stored_config, tiny_config
 from lastr1.model.codec import Codec
 from lastr1.model.policy import LatentPolicy
 from lastr1.model.prompt import PromptBuilder
@@ -152,7 +151,7 @@ def load(directory: Path, *, policy: PolicyConfig | None = None) -> Bundle:
     _read(directory, "config.json")
     _read(directory, "tokenizer.json")
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    bundle = _assemble(Qwen3VLConfig.from_pretrained(directory), policy, tokenizer, spec, codec)
+    bundle = _assemble(stored_config(directory), policy, tokenizer, spec, codec)
     _fill(bundle.policy, directory)
     bundle.policy.calibrate(facts["latent_rms"])
     return Bundle(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool

@@ -1,11 +1,8 @@
 """The jobs behind the commands: a directory in, a directory out."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from lastr1.config import Config, PolicyConfig
 from lastr1.demos.lerobot_writer import write_recording
@@ -21,6 +18,7 @@ from lastr1.rollout.scripted import demonstrations
 from lastr1.train import run
 from lastr1.train.checkpoint import load_optimizer, load_step, save_run
 from lastr1.train.evaluate import Evaluation, evaluate, starts_of
+from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog
 from lastr1.train.progress import track
@@ -43,6 +41,29 @@ def collect(config: Config, out: Path) -> int:
         # Small images are stored lossless, large ones as video.
         images = "image" if config.env.image <= 128 else "video"
         return write_recording(out, episodes, spec=spec, tasks=names, images=images)
+
+
+def ground(config: Config, out: Path) -> Bundle:
+    """Teach a policy made from scratch to see and to point; `out/last` is a base for the warm-up."""
+    run.begin(config)
+    out = run.new_directory(out, config)
+    env = make_env(config.env)
+    spec, tasks = env.spec, env.tasks
+    env.close()
+    bundle = run.scratch_bundle(config, spec, tasks)
+    with track("pictures", config.grounding.episodes) as bar:
+        pictures = annotated_pictures(config, bar.advance)
+    grounding = Grounding(bundle, pictures, config.grounding, config.seed)
+    with track("grounding", config.grounding.iterations) as bar, MetricsLog(out) as log:
+        for step, figures in grounding.steps():
+            log.write(step, figures)
+            bar.advance(
+                f"object pointed at {figures['object_pointed']:.2f}, missed by {figures['object_miss_mm']:.0f} mm"
+            )
+            if (step + 1) % config.warmup.checkpoint_every == 0:
+                save_run(out / "last", bundle, grounding.optimizer, config, step + 1)
+    save_run(out / "last", bundle, grounding.optimizer, config, config.grounding.iterations)
+    return bundle
 
 
 def warm_up(config: Config, demos: Path | None, out: Path) -> Bundle:
@@ -89,7 +110,6 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
     with run.open_pool(config) as pool:
         bundle = run.load_policy(start, pool.spec, policy=config.policy)
         _same_shape(start, config.policy)
-        bundle.policy.eval()
         learner = Learner(bundle, config.lapo, config.optimizer)
         first = 0
         if resume:
@@ -127,7 +147,6 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
     run.begin(config)
     with run.open_pool(config) as pool:
         bundle = run.load_policy(checkpoint, pool.spec)
-        bundle.policy.eval()
         result = measure(config, bundle, pool)
         out.mkdir(parents=True, exist_ok=True)
         run.write_json(
@@ -140,7 +159,8 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
             },
         )
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
-        film(config, bundle, starts[: config.evaluate.videos], out)
+        for number, start in enumerate(starts[: config.evaluate.videos]):
+            film(config, bundle, start, out / f"video_{number}_task_{start.task}.mp4")
     return result
 
 
@@ -151,22 +171,13 @@ def measure(config: Config, bundle: Bundle, pool: EnvPool) -> Evaluation:
         return evaluate(Player(bundle, pool, config.env.slots), starts, lambda _: bar.advance())
 
 
-def film(config: Config, bundle: Bundle, starts: Sequence[Start], out: Path) -> list[Path]:
-    """One mp4 per start: every control step of a greedy episode."""
-    paths = []
-    for number, start in enumerate(starts):
-        frames, success = _filmed(config, bundle, start)
-        path = out / f"video_{number}_task{start.task}_{'success' if success else 'failure'}.mp4"
-        write_video(path, frames, fps=bundle.spec.rate)
-        paths.append(path)
-    return paths
-
-
-def _filmed(config: Config, bundle: Bundle, start: Start) -> tuple[np.ndarray, bool]:
+def film(config: Config, bundle: Bundle, start: Start, path: Path) -> tuple[Path, bool]:
+    """Write every control step of a greedy episode as an mp4; its path, and whether the task was solved."""
     env = FilmedEnv(make_env(config.env), VIDEO)
     with EnvPool(lambda: env, slots=1, workers=0) as pool:
         (episode,) = Player(bundle, pool, 1).play([start], noise=None)
-        return env.film(), episode.success
+        write_video(path, env.film(), fps=bundle.spec.rate)
+    return path, episode.success
 
 
 def _same_shape(checkpoint: Path, wanted: PolicyConfig) -> None:

@@ -99,6 +99,16 @@ def _scripted(config: Config) -> list[Demonstration]:
         return list(demonstrations(config.env, config.collect, config.seed, bar.advance))
 
 
+def scratch_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...]) -> Bundle:
+    """Random weights, a tokenizer over the tasks' words, and the robot's own limits as action statistics."""
+    codec = Codec(
+        q01=tuple(dim.low for dim in spec.action),
+        q99=tuple(dim.high for dim in spec.action),
+        mask=tuple(not dim.binary for dim in spec.action),
+    )
+    return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, codec)
+
+
 def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: DemonstrationSet) -> Bundle:
     """What the warm-up starts from: random weights, the built-in base, or a policy on disk.
 
@@ -108,7 +118,7 @@ def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: 
     found = stats.compute(data.actions, data.states, demonstrations=len(data.steps), spec=spec).action
     codec = Codec(q01=found.q01, q99=found.q99, mask=found.mask)
     if config.base == "scratch":
-        return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, codec)
+        return weights.with_robot(scratch_bundle(config, spec, tasks), spec, codec)
     base = weights.load(BUILTIN if config.base == "builtin" else Path(config.base), policy=config.policy)
     if base.spec.action == spec.action:
         codec = base.codec
@@ -130,6 +140,7 @@ def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) 
 def load_policy(directory: Path, spec: RobotSpec, policy: PolicyConfig | None = None) -> Bundle:
     """A policy for this robot.  `UserError` lists what differs between the checkpoint's robot and `spec`."""
     bundle = weights.load(directory, policy=policy)
+    bundle.policy.eval()
     wrong = mismatches(bundle.spec, spec)
     if wrong:
         raise UserError(f"{directory} drives another robot than {spec.name}: {'; '.join(wrong)}")

@@ -44,6 +44,7 @@ class Teaching:
         self.bundle, self.data, self.targets, self.config = bundle, data, targets, config
         self.generator = np.random.default_rng([seed, 3])
         self.latent_rms = 1.0
+        bundle.policy.backbone.freeze_vision(config.freeze_vision)
         self.optimizer = torch.optim.AdamW(bundle.policy.parameters(), lr=config.lr, weight_decay=0.0)
 
     def steps(self, first: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
@@ -63,7 +64,7 @@ class Teaching:
             yield step, {"loss": loss.total.item(), **figures, "grad_norm": norm.item(), "lr": rate}
 
     def loss(self, lesson: Lesson) -> ImitationLoss:
-        """Two passes: latents under teacher forcing, then actions and stops on the policy's own latents (6.4)."""
+        """Two passes: latents under teacher forcing, then actions and stops on the policy's own (6.4)."""
         policy, labels = self.bundle.policy, lesson.labels
         used = policy.used(labels.groups)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
@@ -115,16 +116,21 @@ class Teaching:
 
 
 def learning_rate(config: WarmupConfig, step: int) -> float:
-    """Linear ramp, then a cosine from `lr` to `lr * lr_end` (6.6)."""
-    if step < config.ramp:
-        return config.lr * (step + 1) / config.ramp
-    progress = (step - config.ramp) / max(1, config.iterations - config.ramp)
-    return config.lr * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * progress)) / 2)
+    """The schedule of the warm-up (6.6)."""
+    return cosine_rate(step, config.iterations, config.lr, end=config.lr_end, ramp=config.ramp)
+
+
+def cosine_rate(step: int, steps: int, peak: float, *, end: float, ramp: int) -> float:
+    """Linear ramp, then a cosine from `peak` to `peak * end`."""
+    if step < ramp:
+        return peak * (step + 1) / ramp
+    progress = (step - ramp) / max(1, steps - ramp)
+    return peak * (end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @torch.no_grad()
 def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int = 256) -> float:
-    """RMS of the latents the policy thinks on demonstrated frames; fixes the noise of the run to come (4.3)."""
+    """RMS of the latents thought on demonstrated frames; fixes the noise of the run to come (4.3)."""
     generator = np.random.default_rng([seed, 4])
     total, count = 0.0, 0
     for _ in range(-(-decisions // 64)):
