@@ -1,4 +1,4 @@
-"""lastr1 JOB RECIPE [--knob value]: parses, then hands over to a job.  torch is imported only after parsing."""
+"""lastr1 JOB RECIPE [--knob value]: parses, then hands over to a job; only then is torch imported."""
 
 import contextlib
 import difflib
@@ -49,7 +49,7 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 found wanting, 2 the user's mistake, 130 interrupted."""
-    # Two torch threads beside a busy simulator collapse unless idle threads sleep; read when torch is imported.
+    # Read when torch is imported: two of its threads beside a busy simulator collapse unless idle ones sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
@@ -114,7 +114,8 @@ def _complain(line: str, code: int) -> int:
 def _usage() -> str:
     jobs = "".join(f"  {name:<10} {job.help}\n" for name, job in JOBS.items())
     recipes = "".join(f"  {name}\n" for name in RECIPES)
-    return f"usage: lastr1 JOB RECIPE [--knob value ...]   (lastr1 JOB RECIPE --help lists the knobs)\n\njobs:\n{jobs}\nrecipes:\n{recipes}"
+    usage = "usage: lastr1 JOB RECIPE [--knob value ...]   (lastr1 JOB RECIPE --help lists the knobs)"
+    return f"{usage}\n\njobs:\n{jobs}\nrecipes:\n{recipes}"
 
 
 def _collect(args: Arguments) -> None:
@@ -148,7 +149,8 @@ def _train(args: Arguments) -> None:
     checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"
     done = train(args.config, checkpoint, out, resume=args.resume)
     sys.stdout.write(
-        f"{done.iterations} iterations, {done.episodes} episodes, {done.seconds:.0f} s; policy in {out / 'last'}\n"
+        f"{done.iterations} iterations, {done.episodes} episodes, {done.seconds:.0f} s; "
+        f"policy in {out / 'last'}\n"
     )
 
 
@@ -169,7 +171,7 @@ def _demo(args: Arguments) -> None:
     sys.stdout.write(demo(args.config, args.out or Path("runs") / "demo") + "\n")
 
 
-def _doctor(args: Arguments) -> None:
+def _doctor(_args: Arguments) -> None:
     from lastr1.report.doctor import doctor
 
     lines, healthy = doctor()

@@ -171,10 +171,6 @@ class ReinforceConfig:
     """first iterations that train the critic alone"""
     train_states: Literal["fresh", "benchmark"] = "fresh"
     """fresh scenes, or the stored ones that evaluation uses (the release; labelled in results)"""
-    evaluate_every: int = 0
-    """iterations between evaluations (0: only at the end)"""
-    evaluate_episodes: int = 100
-    """episodes of one intermediate evaluation, on scenes of their own"""
     checkpoint_every: int = 10
     """iterations between checkpoints"""
     minutes: float | None = None

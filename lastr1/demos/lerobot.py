@@ -60,7 +60,7 @@ class RecordedEpisode:
     """One line of `meta/episodes`."""
 
     task: int
-    """index into `Recording.tasks`"""
+    """index into `Dataset.tasks`"""
     rows: int
     """H + 1"""
     data: Path
@@ -69,7 +69,7 @@ class RecordedEpisode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
+class Dataset:
     """An opened dataset; frames are only read while iterating over `demonstrations`."""
 
     root: Path
@@ -135,7 +135,7 @@ class Recording:
         )
 
 
-def open_recording(root: Path) -> Recording:
+def open_recording(root: Path) -> Dataset:
     """Read the description of a dataset.  `UserError` names what is missing or not understood."""
     path = root / "meta" / "info.json"
     try:
@@ -167,7 +167,7 @@ def open_recording(root: Path) -> Recording:
         raise UserError(f"{root}: meta has no field {error}: fetch or record it again") from error
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{root}: meta is not understood ({short(error)}): fetch it again") from error
-    return Recording(
+    return Dataset(
         root=root,
         robot=robot,
         tasks=tasks,

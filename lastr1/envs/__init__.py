@@ -35,7 +35,9 @@ def make_env(config: EnvConfig) -> Env:
 class Expert(Protocol):
     """A scripted expert with an environment of its own."""
 
-    env: Env
+    @property
+    def env(self) -> Env:
+        """Where it shows what to do."""
 
     def record(self, start: Start, seed: int) -> Recording | None:
         """One successful episode, or None when this start defeats the expert."""

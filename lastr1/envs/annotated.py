@@ -74,8 +74,10 @@ def _locate(env: TabletopEnv) -> tuple[Floats, NDArray[np.bool_]]:
     found |= {f"{body.color} block": tuple(body.at) for body in world.bodies}
     found |= {f"{spot.color} zone": (spot.x, spot.y, 0.0) for spot in world.zones}
     found |= {f"{spot.color} bin": (spot.x, spot.y, 0.0) for spot in world.bins}
-    where = np.array([found[name] if name in found else (0.0, 0.0, 0.0) for name in THINGS], dtype=np.float32)
-    return where, np.array([name in found for name in THINGS])
+    present = np.array([name in found for name in THINGS])
+    where = np.zeros((len(THINGS), 3), dtype=np.float32)
+    where[present] = [found[name] for name in THINGS if name in found]
+    return where, present
 
 
 def _pixels(where: Floats) -> Floats:

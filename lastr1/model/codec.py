@@ -1,6 +1,6 @@
 """Robot units <-> [-1, 1] <-> bins (ALGORITHM.md 2.9).  numpy only.
 
-Axes: C control steps, A action size.  A bin is 0..255, *descending*: bin 0 is +1, bin 128 is 0, bin 255 is -1.
+Axes: C control steps, A action size.  Bins are 0..255, *descending*: 0 is +1, 128 is 0, 255 is -1.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ _CENTRES = (_EDGES[:-1] + _EDGES[1:]) / 2
 
 def encode(x: Array) -> Array:
     """[-1, 1] -> bins i64; values outside are clipped."""
-    return BINS - np.digitize(np.clip(x, -1.0, 1.0), _EDGES)
+    bins: Array = BINS - np.digitize(np.clip(x, -1.0, 1.0), _EDGES)
+    return bins
 
 
 def decode(bins: Array) -> Array:
@@ -34,7 +35,7 @@ class Codec:
     q99: tuple[float, ...]
     """99th percentile"""
     mask: tuple[bool, ...]
-    """True: normalised by the percentiles; False: a gripper, encoded raw (1 open, 0 closed), decoded by threshold"""
+    """True: scaled by the percentiles; False: a gripper, encoded raw (1 open, 0 closed), read by threshold"""
 
     def encode(self, actions: Array) -> Array:
         """Robot units [..., A] -> bins i64 [..., A]."""

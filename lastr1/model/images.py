@@ -1,6 +1,7 @@
 """Camera image -> crop, resize -> patches (ALGORITHM.md 2.4), without torchvision.
 
-Axes: B images, H rows, W columns, M = (H/patch)*(W/patch) patches of an image, F = 3*2*patch*patch numbers of a patch.
+Axes: B images, H rows, W columns, M = (H/patch)*(W/patch) patches of an image, F = 3*2*patch*patch numbers
+of a patch.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ MERGE = 2
 def crop_resize(image: Image, size: int, share: float, corner: tuple[float, float] = (0.5, 0.5)) -> Image:
     """Keep a window of `share` of each edge, resize it to `size` (bilinear with antialiasing).
 
-    `corner` places the window, (0, 0) top left .. (1, 1) bottom right; the centre for evaluation, random in warm-up.
+    `corner` places the window, (0, 0) top left .. (1, 1) bottom right: the centre for evaluation, random
+    in the warm-up.
     """
     height, width = image.shape[:2]
     rows, columns = int(share * height), int(share * width)
@@ -29,9 +31,10 @@ def crop_resize(image: Image, size: int, share: float, corner: tuple[float, floa
 
 
 def patchify(images: UInt8[Tensor, "B H W 3"], patch: int) -> Float[Tensor, "B M F"]:
-    """Pixels scaled to [-1, 1]; merge blocks in raster order, then the 2x2 patches of a block; channel, time, y, x.
+    """Pixels scaled to [-1, 1], patch by patch.
 
-    The still image is repeated for the two frames of a temporal patch.
+    Merge blocks in raster order, then the 2x2 patches of a block; in a patch channel, time, y, x.  The
+    still image is repeated for the two frames of a temporal patch.
     """
     batch, height, width, _ = images.shape
     x = (images.float() - 127.5) / 127.5

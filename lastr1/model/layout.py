@@ -1,6 +1,7 @@
 """Where prompt, thought and action slots sit in the sequence: index arithmetic, masks, positions.
 
-Axes: B decisions, P padded prompt, K stop candidates, G latents per group, L = K*G, N action slots, S whole sequence.
+Axes: B decisions, P padded prompt, K stop candidates, G latents per group, L = K*G, N action slots, S whole
+sequence.
 
     0 .. P-1          P               P+1 ..                                    .. S-1
     [pad][prompt]  <latent_start>  { z .. z <latent_end> } x K   { empty } x N
@@ -68,8 +69,8 @@ def attention_mask(
 ) -> Bool[Tensor, "B 1 S S"]:
     """True where query (row) may attend to key (column), ALGORITHM.md 2.6.
 
-    Causal; the action slots see each other; they do not see the groups after the stop (`groups` in 1..K, or 0 when
-    K = 0).  The release hides unused groups from every query, which corrupts the unused stop states.
+    Causal; the action slots see each other; they do not see the groups after the stop (`groups` in 1..K, or 0
+    when K = 0).  The release hides unused groups from every query, which corrupts the unused stop states.
     """
     index = torch.arange(layout.length, device=prompt_mask.device)
     is_action = index >= layout.action
@@ -89,10 +90,11 @@ def attention_mask(
 def prompt_positions(
     is_image: Bool[Tensor, "B P"], prompt_mask: Bool[Tensor, "B P"], grids: tuple[tuple[int, int], ...]
 ) -> tuple[Int[Tensor, "3 B P"], Int[Tensor, "B"]]:
-    """Interleaved M-RoPE positions (t, h, w) of a left-padded prompt, and the first free position of each row.
+    """Interleaved M-RoPE positions (t, h, w) of a left-padded prompt, and each row's first free position.
 
-    `grids` are the merged (rows, columns) of each image, the same for every row (ALGORITHM.md 2.7): text counts on
-    all three axes; an image at position p takes t = p, h = p + row, w = p + column and frees p + max(rows, columns).
+    `grids` are the merged (rows, columns) of each image, the same for every row (ALGORITHM.md 2.7): text
+    counts on all three axes; an image at position p takes t = p, h = p + row, w = p + column and frees
+    p + max(rows, columns).
     """
     rows, columns, done = _image_tables(grids, is_image.device)
     seen = is_image.cumsum(1) - is_image.long()  # image tokens before this one

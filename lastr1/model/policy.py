@@ -26,8 +26,14 @@ from lastr1.algo.logprob import (
 from lastr1.config import PolicyConfig
 from lastr1.model.backbone import Backbone, Embedded, Prompt, new_cache
 from lastr1.model.codec import BINS
+from lastr1.model.heads import chosen, head_logits, value_head
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
 from lastr1.model.prompt import SpecialTokens
+
+_STOPS: dict[str, type[ConsistentStop] | type[ReleasedStop]] = {
+    "consistent": ConsistentStop,
+    "released": ReleasedStop,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +104,9 @@ class LatentPolicy(nn.Module):
         self.tokens = tokens
         self.action_tokens = action_tokens
         self.value_head = value_head(backbone.width)
-        self.stop: StopLikelihood = {"consistent": ConsistentStop, "released": ReleasedStop}[
-            config.stop_likelihood
-        ](config.temperature)
-        self.evaluation_stop = type(self.stop)(1.0)
+        stop = _STOPS[config.stop_likelihood]
+        self.stop: StopLikelihood = stop(config.temperature)
+        self.evaluation_stop: StopLikelihood = stop(1.0)
         self.calibrate(1.0)
 
     def calibrate(self, latent_rms: float) -> None:
@@ -125,7 +130,7 @@ class LatentPolicy(nn.Module):
     def decide(self, prompt: Prompt, noise: Noise | None = None) -> Decision:
         """Think with the cache, stop, act.  With `noise` everything is sampled; without, greedy (evaluation).
 
-        All K groups are computed, each with G calls of the language model (fused schedule of ALGORITHM.md 2.8).
+        All K groups are computed, each with G calls of the language model (fused schedule, ALGORITHM.md 2.8).
         """
         config = self.config
         batch, length = prompt.token_ids.shape
@@ -176,7 +181,7 @@ class LatentPolicy(nn.Module):
             mean=torch.stack([*means, mean], dim=1)[:, : config.latents],
             stop_state=states,
             stop_logits=scores,
-            value=self.value(_pick(value_state, groups)),
+            value=self.value(chosen(value_state, groups)),
             action_logits=logits,
         )
         thought = Thought(latent=torch.stack([*fed, mean], dim=1)[:, : config.latents], groups=groups)
@@ -204,7 +209,7 @@ class LatentPolicy(nn.Module):
         return self.score(self.read(self.backbone.look(prompt), thought), thought, tokens)
 
     def read(self, seen: Embedded, thought: Thought, *, act: bool = True) -> Reading:
-        """One pass with `thought.latent` in the slots; `act=False` leaves the action slots out (warm-up pass 1)."""
+        """One pass with `thought.latent` in the slots; `act=False`: without action slots (warm-up pass 1)."""
         config = self.config
         batch, length = seen.mask.shape
         layout = self.layout(length, self.action_tokens if act else 0)
@@ -225,7 +230,7 @@ class LatentPolicy(nn.Module):
             mean=hidden[:, layout.latent_predictors()].float(),
             stop_state=stop_state,
             stop_logits=self.stop_logits(stop_state),
-            value=self.value(_pick(hidden[:, layout.stop_tokens()], thought.groups)),
+            value=self.value(chosen(hidden[:, layout.stop_tokens()], thought.groups)),
             action_logits=self.action_logits(hidden[:, layout.action :]),
         )
 
@@ -254,16 +259,16 @@ class LatentPolicy(nn.Module):
 
     def stop_logits(self, state: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
         """Raw logits of the stop token, fp32."""
-        return _head(state, self.backbone.head[self.tokens.latent_end][None]).squeeze(-1)
+        return head_logits(state, self.backbone.head[self.tokens.latent_end][None]).squeeze(-1)
 
     def vocabulary_logsumexp(self, state: Float[Tensor, "B K D"], temperature: float) -> Float[Tensor, "B K"]:
         """log of the sum over the whole vocabulary of exp(logit / temperature), fp32."""
-        return torch.logsumexp(_head(state, self.backbone.head) / temperature, dim=-1)
+        return torch.logsumexp(head_logits(state, self.backbone.head) / temperature, dim=-1)
 
     def action_logits(self, hidden: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 256"]:
         """Logits of the 256 action tokens, fp32."""
         first = self.tokens.action
-        return _head(hidden, self.backbone.head[first : first + BINS])
+        return head_logits(hidden, self.backbone.head[first : first + BINS])
 
     def value(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Discounted reward expected from the value state, fp32."""
@@ -290,27 +295,3 @@ class LatentPolicy(nn.Module):
     def _token(self, token: int, batch: int) -> Tensor:
         ids = torch.full((batch, 1), token, device=self.backbone.head.device)
         return self.backbone.embed(ids)
-
-
-def value_head(width: int) -> nn.Sequential:
-    """Four linear layers with ReLU (ALGORITHM.md 2.10); weights N(0, 0.02^2), biases 0."""
-    sizes = [width, 512, 256, 128, 1]
-    layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
-        linear = nn.Linear(wide, narrow)
-        nn.init.normal_(linear.weight, std=0.02)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _head(state: Tensor, rows: Tensor) -> Tensor:
-    """state @ rows^T in fp32 on both sides, outside any autocast (ALGORITHM.md 5.7)."""
-    with torch.autocast(state.device.type, enabled=False):
-        return state.float() @ rows.float().T
-
-
-def _pick(states: Tensor, groups: Tensor) -> Tensor:
-    """The state at the chosen stop, [B, K, D] -> [B, D]."""
-    chosen = (groups - 1).clamp(min=0)
-    return states[torch.arange(states.shape[0], device=states.device), chosen]

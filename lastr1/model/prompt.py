@@ -36,12 +36,17 @@ class SpecialTokens:
     pad: int
 
 
+def token_id(tokenizer: Tokenizer, name: str) -> int:
+    """`ValueError` when the tokenizer does not know the token."""
+    token: int | None = tokenizer.token_to_id(name)
+    if token is None:
+        raise ValueError(f"the tokenizer has no token {name}")
+    return token
+
+
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     """`ValueError` names a token that is missing, or actions that are not contiguous."""
-    ids = {name: tokenizer.token_to_id(name) for name in (*_ACTIONS, *_LATENT, _VISION[0], _CHAT[0])}
-    for name, token in ids.items():
-        if token is None:
-            raise ValueError(f"the tokenizer has no token {name}")
+    ids = {name: token_id(tokenizer, name) for name in (*_ACTIONS, *_LATENT, _VISION[0], _CHAT[0])}
     first = ids[_ACTIONS[0]]
     if [ids[name] for name in _ACTIONS] != list(range(first, first + BINS)):
         raise ValueError("the ids of <action_0>..<action_255> are not contiguous and ascending")
@@ -100,7 +105,7 @@ class PromptBuilder:
         return self.batch([o.instruction for o in observations], np.stack(pixels))
 
     def batch(self, instructions: Sequence[str], pixels: Image) -> Prompt:
-        """The same from cropped images [B * cameras, image, image, 3], decision by decision in camera order."""
+        """The same from cropped images [B * cameras, image, image, 3]: by decision, then in camera order."""
         rows = [self._ids(instruction) for instruction in instructions]
         length = max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokens.pad)

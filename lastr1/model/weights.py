@@ -23,7 +23,7 @@ from lastr1.config import BackboneConfig, PolicyConfig, from_dict, to_dict
 from lastr1.model.backbone import Backbone, Qwen3VLConfig, stored_config, tiny_config
 from lastr1.model.codec import Codec
 from lastr1.model.policy import LatentPolicy
-from lastr1.model.prompt import PromptBuilder
+from lastr1.model.prompt import PromptBuilder, token_id
 from lastr1.spec import RobotSpec
 from lastr1.types import UserError
 
@@ -52,7 +52,7 @@ def build(
         backbone,
         vocabulary=tokenizer.get_vocab_size(),
         image=policy.image,
-        special={name: tokenizer.token_to_id(name) for name in names},
+        special={name: token_id(tokenizer, name) for name in names},
     )
     return _assemble(config, policy, tokenizer, spec, codec)
 

@@ -1,0 +1,1 @@
+"""Playing the policy: episodes, and the batches they become."""

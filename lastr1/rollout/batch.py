@@ -1,6 +1,6 @@
 """Step -> Episode -> Rollout -> Minibatch.
 
-Axes: E episodes, T decisions per episode (padded at the end), B decisions (the valid ones of E x T, in row order),
+Axes: E episodes, T decisions per episode (padded at the end), B decisions (the valid of E x T, in row order),
 L latent slots, D latent width, N action tokens, Q decisions after a truncation (one per truncated episode).
 """
 

@@ -40,8 +40,8 @@ class Player:
     ) -> list[Episode]:
         """One episode per start, in the order of `starts`.
 
-        `noise` seeds every draw by (noise, episode, decision), so the result does not depend on workers; None plays
-        greedily.  Finished episodes leave the batch at once; an episode whose simulator is lost begins anew.
+        `noise` seeds every draw by (noise, episode, decision), so the result does not depend on workers; None
+        plays greedily.  Finished episodes leave the batch at once; one whose simulator is lost begins anew.
         """
         waiting = deque(enumerate(starts))
         running: dict[int, _Running] = {}

@@ -22,11 +22,12 @@ class FilmedEnv:
 
     def play(self, chunk: ActionChunk) -> Outcome:
         """As the environment plays it, with a frame after every control step."""
-        reward = 0.0
-        for steps, action in enumerate(chunk.actions, start=1):
+        reward, steps = 0.0, 0
+        for action in chunk.actions:
             outcome = self._env.play(ActionChunk(actions=action[None]))
             self.frames.append(self._env.frame(self._size))
             reward += outcome.reward
+            steps += 1
             if outcome.terminated or outcome.truncated:
                 break
         return Outcome(

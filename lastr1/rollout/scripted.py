@@ -36,7 +36,8 @@ def demonstrations(
         for (task, _), recording in zip(wanted, found, strict=True):
             if recording is None:
                 raise UserError(
-                    f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r}): choose other --env.tasks"
+                    f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r}): "
+                    "choose other --env.tasks"
                 )
             progress(recording.instruction)
             yield Demonstration(

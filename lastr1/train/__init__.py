@@ -1,0 +1,1 @@
+"""The jobs: warm-up, reinforcement, evaluation."""

@@ -110,7 +110,8 @@ def table(result: Evaluation) -> str:
     lines = [f"{name:<{width}}  {_line(tally)}" for name, tally in result.tasks.items()]
     lines.append(f"{'all tasks':<{width}}  {_line(result.total)}")
     lines.append(
-        f"mean thought {result.mean_latents:.2f} latents, mean episode {result.control_steps:.0f} control steps"
+        f"mean thought {result.mean_latents:.2f} latents, "
+        f"mean episode {result.control_steps:.0f} control steps"
     )
     return "\n".join(lines)
 

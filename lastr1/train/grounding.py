@@ -1,7 +1,8 @@
 """Job: teach a base made from scratch to see, and to find what an instruction names.
 
-A downloaded Qwen3-VL has learnt both from the web.  A policy of a million random weights has not, and imitation alone
-hardly teaches it (docs/LOG.md), so it first learns from annotated pictures of the embedded world.
+A downloaded Qwen3-VL has learnt both from the web.  A policy of a million random weights has not, and
+imitation alone hardly teaches it (docs/LOG.md), so it first learns from annotated pictures of the embedded
+world.
 
 Axes: B pictures, W things, V image tokens of a picture, D width, F features of a heading.
 """

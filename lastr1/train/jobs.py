@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lastr1.config import Config, PolicyConfig
 from lastr1.demos.lerobot_writer import write_recording
@@ -39,7 +40,7 @@ def collect(config: Config, out: Path) -> int:
     with track(f"collect {config.env.suite}", len(tasks) * config.collect.episodes) as bar:
         episodes = demonstrations(config.env, config.collect, config.seed, bar.advance)
         # Small images are stored lossless, large ones as video.
-        images = "image" if config.env.image <= 128 else "video"
+        images: Literal["image", "video"] = "image" if config.env.image <= 128 else "video"
         return write_recording(out, episodes, spec=spec, tasks=names, images=images)
 
 
@@ -58,7 +59,8 @@ def ground(config: Config, out: Path) -> Bundle:
         for step, figures in grounding.steps():
             log.write(step, figures)
             bar.advance(
-                f"object pointed at {figures['object_pointed']:.2f}, missed by {figures['object_miss_mm']:.0f} mm"
+                f"object pointed at {figures['object_pointed']:.2f}, "
+                f"missed by {figures['object_miss_mm']:.0f} mm"
             )
             if (step + 1) % config.warmup.checkpoint_every == 0:
                 save_run(out / "last", bundle, grounding.optimizer, config, step + 1)
@@ -115,8 +117,7 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
         if resume:
             first = load_step(start)[0]
             load_optimizer(start, learner.optimizer)
-        done = _train(config, pool, learner, first, out)
-    return done
+        return _train(config, pool, learner, first, out)
 
 
 def _train(config: Config, pool: EnvPool, learner: Learner, first: int, out: Path) -> Trained:
@@ -131,9 +132,8 @@ def _train(config: Config, pool: EnvPool, learner: Learner, first: int, out: Pat
         for iteration, figures in reinforce(fleet, job, first, deadline):
             log.write(iteration, figures)
             episodes += int(figures["episodes"])
-            bar.advance(
-                f"success {figures['success']:.2f}, {bundle.policy.config.latents_per_group * figures['mean_groups']:.1f} latents"
-            )
+            latents = bundle.policy.config.latents_per_group * figures["mean_groups"]
+            bar.advance(f"success {figures['success']:.2f}, {latents:.1f} latents")
             if (iteration + 1) % job.checkpoint_every == 0:
                 save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)
     save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)

@@ -19,7 +19,7 @@ class MetricsLog:
         """Append one step; `step` counts iterations (train) or optimizer steps (warm-up)."""
         self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -28,7 +28,7 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lines.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

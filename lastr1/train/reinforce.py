@@ -60,9 +60,9 @@ class LocalFleet:
 
 
 def training_starts(config: Config, player: Player, iteration: int) -> list[Start]:
-    """Starts of one iteration: fresh scenes with the tasks in turn, or stored states drawn without replacement.
+    """Starts of one iteration: fresh scenes with the tasks in turn, or stored states without replacement.
 
-    `benchmark` concatenates two shuffled passes over all stored states and draws from them (ALGORITHM.md 7.2).
+    `benchmark` draws from two passes over all stored states, shuffled together (ALGORITHM.md 7.2).
     """
     pool, count = player.pool, config.reinforce.episodes
     tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(pool.tasks)))

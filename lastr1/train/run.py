@@ -69,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def load_demonstrations(config: Config, source: Path | None, spec: RobotSpec) -> DemonstrationSet:
-    """`collect.episodes` demonstrations per task, from a data set (drawn by seed) or straight from the expert."""
+    """`collect.episodes` demonstrations per task, from a data set (drawn by seed) or from the expert."""
     job, policy = config.warmup, config.policy
     found = _recorded(config, source, spec) if source is not None else _scripted(config)
     return DemonstrationSet(
