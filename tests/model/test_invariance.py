@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lastr1.model.backbone import Prompt
 from lastr1.model.policy import Noise, Thought, value_head
 from lastr1.rollout.batch import tree_map
 
@@ -169,13 +168,22 @@ def test_action_slots_are_alike_after_the_first_layer(one_pass):
     assert spread[1] > 1e-3
 
 
-def test_pass_without_actions_reads_the_same_thought(one_pass):
-    """`act=False` of the warm-up's first pass."""
+@pytest.mark.parametrize("act", [True, False])
+def test_reading_on_is_reading(one_pass, act):
+    """A prompt read once serves several thoughts: same states, same gradient, no trace of one in the next."""
     policy, seen, thought = one_pass
-    whole, part = policy.read(seen, thought), policy.read(seen, thought, act=False)
-    assert part.action_logits.shape == (3, 0, 256)
-    for name in ("mean", "stop_state", "value"):
+    heard = policy.hear(seen)
+    other = Thought(latent=thought.latent + 1.0, groups=thought.groups)
+    policy.read_on(heard, other, act=True)
+    names = ("mean", "stop_state", "value", "action_logits")[: 4 if act else 3]
+    whole, part = policy.read(seen, thought), policy.read_on(heard, thought, act=act)
+    for name in names:
         torch.testing.assert_close(getattr(part, name), getattr(whole, name), **CLOSE, msg=name)
+    assert part.action_logits.shape[1] == (policy.action_tokens if act else 0)
+    pulls = [(reading.mean.sin().sum() + reading.value.sum()) for reading in (whole, part)]
+    a, b = (torch.autograd.grad(pull, seen.embeds, retain_graph=True)[0] for pull in pulls)
+    assert a.abs().max() > 0.1
+    torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-3)
 
 
 def test_the_value_head_starts_near_zero():
@@ -190,15 +198,13 @@ def test_the_value_head_starts_near_zero():
     assert head(torch.randn(512, 2560)).detach().std() < 0.02
 
 
-def test_prompts_of_two_cameras_see_both(tiny, observations, noise):
-    """The order of cameras matters: swapped images are another prompt."""
+def test_every_camera_is_seen(tiny, observations, noise):
+    """Another picture in either camera is another thought, and so is the same pair swapped."""
     bundle = tiny(cameras=2)
-    observed = observations(1, cameras=2)
-    swapped = replace(
-        observed[0], images=dict(zip(observed[0].images, reversed(observed[0].images.values()), strict=True))
-    )
-    prompt, other = bundle.prompts.build(observed), bundle.prompts.build([swapped])
-    assert isinstance(prompt, Prompt)
-    drawn = noise(bundle, [0])
-    a, b = bundle.policy.decide(prompt, drawn), bundle.policy.decide(other, drawn)
-    assert (a.terms.latent - b.terms.latent).abs().max() > 1e-2
+    observed, other = observations(2, cameras=2)
+    first, second = observed.images.values()
+    new = other.images["camera0"]
+    pairs = [(first, second), (new, second), (first, new), (second, first)]
+    variants = [replace(observed, images={"camera0": a, "camera1": b}) for a, b in pairs]
+    latent = bundle.policy.decide(bundle.prompts.build(variants), noise(bundle, [0] * 4)).terms.latent
+    assert (latent[1:] - latent[:1]).abs().amax((1, 2)).min() > 1e-2
