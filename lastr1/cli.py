@@ -19,7 +19,7 @@ from lastr1.presets import RECIPES
 from lastr1.types import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NOT_ALLOWED = {errno.EACCES, errno.EROFS, errno.EPERM}
+NOT_USABLE = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in NO_SPACE:
             return _complain(f"no space left ({error}): free some, or choose another --out", 2)
-        if error.errno in NOT_ALLOWED:
-            return _complain(f"cannot write ({error}): choose another --out", 2)
+        if error.errno in NOT_USABLE:
+            return _complain(f"a folder cannot be used ({error}): choose another", 2)
         raise
 
 

@@ -148,6 +148,8 @@ class OptimizerConfig:
     """largest gradient norm over all parameters"""
     micro_batch: int = 64
     """decisions per backward pass (memory, not mathematics)"""
+    freeze_vision: bool = False
+    """leave the vision tower as the warm-up made it (half the work of a small policy)"""
     autocast: bool = False
     """bf16 compute with fp32 master weights and fp32 log-probabilities"""
 
@@ -274,7 +276,7 @@ class CollectConfig:
     episodes: int = 1
     """successful demonstrations per task"""
     noise: float = 0.0
-    """standard deviation of the disturbance of executed moves (labels stay the expert's)"""
+    """standard deviation of the moves of an unrecorded, disturbed beginning (0: none)"""
 
 
 @dataclass(frozen=True, kw_only=True)

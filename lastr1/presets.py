@@ -32,7 +32,7 @@ TABLETOP = Config(
         image_augment="none",
         checkpoint_every=1000,
     ),
-    optimizer=OptimizerConfig(lr=2e-4, value_lr=1e-3, grad_clip=1.0, micro_batch=64),
+    optimizer=OptimizerConfig(lr=2e-4, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
     reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
 )
 """The embedded world: four target tasks, one demonstration each."""
@@ -43,16 +43,18 @@ TABLETOP_BASE = replace(
     base="scratch",
     env=replace(TABLETOP.env, suite="tabletop_base", workers=2),
     grounding=GroundingConfig(iterations=2000),
-    collect=CollectConfig(episodes=130, noise=0.25),
+    collect=CollectConfig(episodes=150, noise=0.35),
     warmup=WarmupConfig(
-        iterations=8000,
-        batch=64,
+        iterations=12_000,
+        batch=32,
         lr=1e-3,
         lr_end=0.05,
         ramp=200,
         center_targets=True,
         image_augment="none",
         frame_stride=4,
+        action_smoothing=3.0,
+        freeze_vision=True,
     ),
     evaluate=EvaluateConfig(episodes=184),
 )

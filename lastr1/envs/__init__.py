@@ -44,7 +44,7 @@ class Expert(Protocol):
 
 
 def make_expert(config: EnvConfig, noise: float) -> Expert:
-    """The scripted expert of a suite; `noise` disturbs executed moves, the labels stay the expert's own."""
+    """The scripted expert of a suite; `noise` disturbs the unrecorded beginning of an episode."""
     env = make_env(config)
     if isinstance(env, TabletopEnv):
         return _TabletopRecorder(env=env, noise=noise)

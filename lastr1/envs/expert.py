@@ -13,7 +13,7 @@ from lastr1.envs.tabletop import TabletopEnv
 from lastr1.envs.tabletop_tasks import Task, spot
 from lastr1.envs.tabletop_things import FINGER, SIDE, TRAY, Arm, Body, Spot
 from lastr1.envs.tabletop_world import STEP, World
-from lastr1.types import ActionChunk, Floats
+from lastr1.types import ActionChunk, Floats, Observation
 
 Move = tuple[float, float, float, float]  # x, y, z in -1..1 and the gripper
 
@@ -23,6 +23,7 @@ GAIN = 0.5  # share of the remaining way travelled per control step: slows down 
 NEAR = 0.007  # m, near enough above a goal to go straight down
 CLEAR = 0.018  # m off a goal sideways at which the gripper must be high
 HOVER = 0.03  # m above a block's top
+PREFIX = 25  # most disturbed control steps before a recording
 CARRY = 0.095  # m, height of the tip while it carries a block over others
 
 
@@ -193,25 +194,40 @@ def collect_episode(
 ) -> Recording:
     """Play one episode control step by control step.
 
-    `noise` is the standard deviation, in controller units, of what is added to the executed translations; the
-    label stays the expert's own choice, so that a policy also learns to come back from where noise leads.
+    With `noise` (standard deviation in controller units), up to `PREFIX` disturbed control steps come first
+    and are not recorded, so that demonstrations also begin where a clumsy policy ends up.  What is recorded
+    is always what was executed: replaying the actions from the first recorded state repeats it.
     """
-    moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
-    seen = [env.reset(start)]
+    first = env.reset(start)
+    if noise:
+        first = _disturb(env, expert, start, noise, rng)
+    seen = [first]
     actions: list[Floats] = []
     while True:
-        action = expert.act(env)
-        actions.append(action)
-        executed = action + moved * rng.standard_normal(len(action), dtype=np.float32)
-        outcome = env.play(ActionChunk(actions=executed[None]))
+        actions.append(expert.act(env))
+        outcome = env.play(ActionChunk(actions=actions[-1][None]))
         seen.append(outcome.observation)
         if outcome.terminated or outcome.truncated:
             break
     return Recording(
         start=start,
-        instruction=seen[0].instruction,
+        instruction=first.instruction,
         frames={c.name: np.stack([o.images[c.name] for o in seen]) for c in env.spec.cameras},
         states=np.stack([o.state for o in seen]),
         actions=np.stack(actions),
         success=outcome.terminated,
     )
+
+
+def _disturb(
+    env: TabletopEnv, expert: TabletopExpert, start: Start, noise: float, rng: np.random.Generator
+) -> Observation:
+    """A random number of disturbed moves; the start itself if they end the episode."""
+    steps = int(rng.integers(PREFIX + 1))
+    moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
+    for _ in range(steps):
+        action = expert.act(env) + moved * rng.standard_normal(len(moved), dtype=np.float32)
+        outcome = env.play(ActionChunk(actions=action[None]))
+        if outcome.terminated or outcome.truncated:
+            return env.reset(start)
+    return outcome.observation if steps else env.reset(start)

@@ -110,7 +110,7 @@ class TabletopEnv:
         for action in np.clip(actions, *self._limits).tolist():
             world.step(action)
             steps += 1
-            done = solved(self.task, world)
+            done = bool(solved(self.task, world))  # its comparisons give numpy's booleans
             if done or self._steps + steps == self.cap:
                 break
         self._steps += steps

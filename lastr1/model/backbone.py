@@ -24,7 +24,7 @@ __all__ = [
     "Embedded",
     "Prompt",
     "Qwen3VLConfig",
-    "new_cache",
+    "fork_cache", "new_cache",
     "stored_config",
     "tiny_config",
 ]
@@ -199,3 +199,11 @@ def stored_config(directory: Path) -> Qwen3VLConfig:
 def new_cache() -> DynamicCache:
     """An empty key/value cache."""
     return DynamicCache()
+
+
+def fork_cache(cache: DynamicCache) -> DynamicCache:
+    """The same contents in a cache of its own; gradients flow into the original."""
+    fork = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        fork.update(layer.keys, layer.values, index)
+    return fork

@@ -24,7 +24,7 @@ from lastr1.algo.logprob import (
     evaluation_stop,
 )
 from lastr1.config import PolicyConfig
-from lastr1.model.backbone import Backbone, Embedded, Prompt, new_cache
+from lastr1.model.backbone import Backbone, DynamicCache, Embedded, Prompt, fork_cache, new_cache
 from lastr1.model.codec import BINS
 from lastr1.model.heads import chosen, head_logits, value_head
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
@@ -78,6 +78,16 @@ class Noise:
             uniform.append(torch.rand(1 + actions, generator=generator))
         uniforms = torch.stack(uniform)
         return Noise(latent=torch.stack(normal), stop=uniforms[:, 0], action=uniforms[:, 1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A prompt that has been read, with the opening token."""
+
+    seen: Embedded
+    state: Float[Tensor, "B D"]
+    """at the opening token: no thought has begun"""
+    cache: DynamicCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,47 +201,72 @@ class LatentPolicy(nn.Module):
             terms=self.score(reading, thought, tokens, sampled=noise is not None),
         )
 
-    def hear(self, seen: Embedded) -> Float[Tensor, "B D"]:
-        """State at the opening token: the prompt is read, no thought has begun."""
+    def hear(self, seen: Embedded) -> Heard:
+        """Read the prompt and the opening token, once for several thoughts."""
         batch, length = seen.mask.shape
         layout = Layout(prompt=length, groups=0, group=1, actions=0)
-        none = torch.zeros(batch, dtype=torch.long, device=seen.mask.device)
+        cache = new_cache()
         hidden = self.backbone(
             torch.cat([seen.embeds, self._opening(batch)], dim=1),
             sequence_positions(layout, seen.positions, seen.free),
-            attention_mask(layout, seen.mask, none),
+            attention_mask(layout, seen.mask, torch.zeros(batch, dtype=torch.long, device=seen.mask.device)),
+            cache=cache,
             seen=seen,
         )
-        return hidden[:, -1]  # type: ignore[no-any-return]
+        return Heard(seen=seen, state=hidden[:, -1], cache=cache)
 
     def terms(self, prompt: Prompt, thought: Thought, tokens: Int[Tensor, "B N"]) -> PolicyTerms:
         """The recorded decision under the present weights, in one pass (every gradient comes from here)."""
         return self.score(self.read(self.backbone.look(prompt), thought), thought, tokens)
 
-    def read(self, seen: Embedded, thought: Thought, *, act: bool = True) -> Reading:
-        """One pass with `thought.latent` in the slots; `act=False`: without action slots (warm-up pass 1)."""
-        config = self.config
+    def read(self, seen: Embedded, thought: Thought) -> Reading:
+        """One pass with `thought.latent` in the slots (every gradient of reinforcement comes from here)."""
         batch, length = seen.mask.shape
-        layout = self.layout(length, self.action_tokens if act else 0)
-        latent = thought.latent.to(seen.embeds).reshape(
-            batch, config.stop_candidates, config.latents_per_group, self.backbone.width
-        )
-        stops = self._stop_token(batch)[:, None].expand(-1, config.stop_candidates, -1, -1)
-        body = torch.cat([latent, stops], dim=2).flatten(1, 2)
-        empty = body.new_zeros(batch, layout.actions, self.backbone.width)
+        layout = self.layout(length, self.action_tokens)
         hidden = self.backbone(
-            torch.cat([seen.embeds, self._opening(batch), body, empty], dim=1),
+            torch.cat([seen.embeds, self._opening(batch), self._body(thought, layout)], dim=1),
             sequence_positions(layout, seen.positions, seen.free),
             attention_mask(layout, seen.mask, thought.groups),
             seen=seen,
         )
-        stop_state = hidden[:, layout.stop_states()]
+        return self._reading(hidden[:, length:], layout, thought)
+
+    def read_on(self, heard: Heard, thought: Thought, *, act: bool) -> Reading:
+        """The same after a prompt that is read already; `act=False` leaves the action slots out.
+
+        The warm-up's two passes share their prompt: a third of the work less.
+        """
+        length = heard.seen.mask.shape[1]
+        layout = self.layout(length, self.action_tokens if act else 0)
+        hidden = self.backbone(
+            self._body(thought, layout),
+            sequence_positions(layout, heard.seen.positions, heard.seen.free)[:, :, layout.body :],
+            attention_mask(layout, heard.seen.mask, thought.groups)[:, :, layout.body :],
+            cache=fork_cache(heard.cache),
+        )
+        return self._reading(torch.cat([heard.state[:, None], hidden], dim=1), layout, thought)
+
+    def _body(self, thought: Thought, layout: Layout) -> Tensor:
+        """Inputs after the opening token: latents, stop tokens, empty action slots."""
+        config, batch = self.config, len(thought.groups)
+        latent = thought.latent.to(self.backbone.head).reshape(
+            batch, config.stop_candidates, config.latents_per_group, self.backbone.width
+        )
+        stops = self._stop_token(batch)[:, None].expand(-1, config.stop_candidates, -1, -1)
+        body = torch.cat([latent, stops], dim=2).flatten(1, 2)
+        return torch.cat([body, body.new_zeros(batch, layout.actions, self.backbone.width)], dim=1)
+
+    def _reading(self, hidden: Tensor, layout: Layout, thought: Thought) -> Reading:
+        """Read the heads off the hidden states from the opening token on."""
+        first = layout.prompt
+        stop_state = hidden[:, [i - first for i in layout.stop_states()]]
+        value_state = hidden[:, [i - first for i in layout.stop_tokens()]]
         return Reading(
-            mean=hidden[:, layout.latent_predictors()].float(),
+            mean=hidden[:, [i - first for i in layout.latent_predictors()]].float(),
             stop_state=stop_state,
             stop_logits=self.stop_logits(stop_state),
-            value=self.value(chosen(hidden[:, layout.stop_tokens()], thought.groups)),
-            action_logits=self.action_logits(hidden[:, layout.action :]),
+            value=self.value(chosen(value_state, thought.groups)),
+            action_logits=self.action_logits(hidden[:, layout.action - first :]),
         )
 
     def score(

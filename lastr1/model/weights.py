@@ -4,10 +4,12 @@
 robot spec, the scale of the latents and the teacher's channels.  No pickle anywhere.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,30 +144,44 @@ def load(directory: Path, *, policy: PolicyConfig | None = None) -> Bundle:
     `UserError` names the file that is missing, damaged or does not fit.
     """
     facts = _read(directory, "lastr1.json")
-    if facts["format"] != _FORMAT:
-        raise UserError(f"{directory / 'lastr1.json'}: not a lastr1 policy of format {_FORMAT}")
-    spec = from_dict(RobotSpec, facts["spec"])
+    with _understood(directory / "lastr1.json"):
+        if facts["format"] != _FORMAT:
+            raise UserError(f"{directory / 'lastr1.json'}: not a lastr1 policy of format {_FORMAT}")
+        spec = from_dict(RobotSpec, facts["spec"])
+        rms, channels = float(facts["latent_rms"]), tuple(facts["channels"])
     policy = policy or stored_policy(directory)
-    statistics = next(iter(_read(directory, "statistics.json").values()))["action"]
-    codec = Codec(**{key: tuple(statistics[key]) for key in ("q01", "q99", "mask")})
+    with _understood(directory / "statistics.json"):
+        (statistics,) = _read(directory, "statistics.json").values()
+        codec = Codec(**{key: tuple(statistics["action"][key]) for key in ("q01", "q99", "mask")})
     _read(directory, "config.json")
     _read(directory, "tokenizer.json")
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     bundle = _assemble(stored_config(directory), policy, tokenizer, spec, codec)
     _fill(bundle.policy, directory)
-    bundle.policy.calibrate(facts["latent_rms"])
+    bundle.policy.calibrate(rms)
     return Bundle(
         policy=bundle.policy,
         prompts=bundle.prompts,
         codec=codec,
         spec=spec,
-        channels=tuple(facts["channels"]),
+        channels=channels,
     )
 
 
 def stored_policy(directory: Path) -> PolicyConfig:
     """The knobs a policy on disk was taught with."""
-    return from_dict(PolicyConfig, _read(directory, "lastr1.json")["policy"])
+    facts = _read(directory, "lastr1.json")
+    with _understood(directory / "lastr1.json"):
+        return from_dict(PolicyConfig, facts["policy"])
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Whatever does not fit inside a file of facts is a fault of that file."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error!r}); use another") from None
 
 
 def _fill(policy: LatentPolicy, directory: Path) -> None:

@@ -21,22 +21,23 @@ from lastr1.types import UserError
 def save_run(
     directory: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, config: Config, step: int
 ) -> None:
-    """Write `directory` whole or not at all."""
+    """Write beside `directory`, then rename: what stood there stays whole until the new one is."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    new, old = workplace / "new", workplace / "old"
     try:
-        weights.save(bundle, temporary / "policy")
-        for file in (temporary / "policy").iterdir():
-            os.replace(file, temporary / file.name)
-        (temporary / "policy").rmdir()
-        (temporary / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
-        (temporary / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
+        weights.save(bundle, new)
+        (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
+        (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
         if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(temporary, directory)
+            os.replace(directory, old)
+        os.replace(new, directory)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not directory.exists():
+            os.replace(old, directory)
         raise
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -59,9 +60,9 @@ def load_step(directory: Path) -> tuple[int, dict[str, Any]]:
     path = directory / "run.json"
     try:
         facts = json.loads(path.read_text())
-    except (json.JSONDecodeError, FileNotFoundError) as error:
+        return facts["step"], facts["config"]
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
         raise UserError(f"{path} cannot be resumed from ({error})") from None
-    return facts["step"], facts["config"]
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -146,7 +146,7 @@ class Grounding:
         )
         seen = policy.backbone.look(prompt)
         image = seen.embeds[seen.is_image].reshape(len(index), -1, policy.backbone.width)
-        found = self.heads(image, policy.hear(seen))
+        found = self.heads(image, policy.hear(seen).state)
         return grounding_loss(found, self._truth(index, image.shape[1]))
 
     def _truth(self, index: np.ndarray, tokens: int) -> Truth:

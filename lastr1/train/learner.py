@@ -24,6 +24,7 @@ class Learner:
     def __init__(self, bundle: Bundle, lapo: LapoConfig, config: OptimizerConfig) -> None:
         self.bundle, self.lapo, self.config = bundle, lapo, config
         self.policy = bundle.policy
+        self.policy.backbone.freeze_vision(config.freeze_vision)
         # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).
         self.optimizer = torch.optim.AdamW(
             [

@@ -42,7 +42,8 @@ def open_pool(config: Config) -> EnvPool:
 
 def new_directory(path: Path, config: Config) -> Path:
     """An empty run directory with the resolved config in it.  `UserError` when a run is already there."""
-    if (path / "config.json").exists():
+    # A config alone was left by a start that failed; its user may correct it and try again.
+    if (path / "config.json").exists() and len(list(path.iterdir())) > 1:
         raise UserError(f"{path} already holds a run: choose another --out, or continue it with --resume")
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "config.json", to_dict(config))
@@ -51,9 +52,11 @@ def new_directory(path: Path, config: Config) -> Path:
 
 def resumed_directory(path: Path, config: Config) -> Path:
     """A run directory to continue.  `UserError` when there is none, or its config differs (it says where)."""
+    if not (path / "config.json").exists():
+        raise UserError(f"{path} holds no run to continue: leave --resume out, or correct --out")
     try:
         stored = from_dict(Config, json.loads((path / "config.json").read_text()))
-    except (FileNotFoundError, json.JSONDecodeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be resumed: {error}") from None
     found = differences(stored, config)
     if found:

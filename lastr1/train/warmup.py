@@ -68,14 +68,14 @@ class Teaching:
         policy, labels = self.bundle.policy, lesson.labels
         used = policy.used(labels.groups)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
-            seen = policy.backbone.look(lesson.prompt)
+            heard = policy.hear(policy.backbone.look(lesson.prompt))
             mean = labels.latent
             if policy.config.latents:
                 forced = Thought(latent=_rescale(labels.latent, self.latent_rms), groups=labels.groups)
-                mean = policy.read(seen, forced, act=False).mean
+                mean = policy.read_on(heard, forced, act=False).mean
                 rms = mean.detach()[used].square().mean().sqrt().item()
                 self.latent_rms = 0.99 * self.latent_rms + 0.01 * rms
-            reading = policy.read(seen, Thought(latent=mean, groups=labels.groups))
+            reading = policy.read_on(heard, Thought(latent=mean, groups=labels.groups), act=True)
         terms = ImitationTerms(
             latent=mean,
             action_logits=reading.action_logits,
