@@ -24,7 +24,8 @@ __all__ = [
     "Embedded",
     "Prompt",
     "Qwen3VLConfig",
-    "fork_cache", "new_cache",
+    "fork_cache",
+    "new_cache",
     "stored_config",
     "tiny_config",
 ]

@@ -1,13 +1,26 @@
 """What is read off hidden states: logits, and the value.
 
-Axes: B decisions, K stop candidates, D width, R rows of the output matrix.
+Axes: B decisions, L latent slots, K stop candidates, N action tokens, D width, R rows of the output matrix.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Everything the heads read off one pass over given slot contents."""
+
+    mean: Float[Tensor, "B L D"]
+    """predicted latents"""
+    stop_state: Float[Tensor, "B K D"]
+    stop_logits: Float[Tensor, "B K"]
+    value: Float[Tensor, "B"]
+    action_logits: Float[Tensor, "B N 256"]
 
 
 def value_head(width: int) -> nn.Sequential:

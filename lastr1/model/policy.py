@@ -3,7 +3,6 @@
 Axes: B decisions, L latent slots, K stop candidates, D width, N action tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,9 @@ from lastr1.algo.logprob import (
 from lastr1.config import PolicyConfig
 from lastr1.model.backbone import Backbone, DynamicCache, Embedded, Prompt, fork_cache, new_cache
 from lastr1.model.codec import BINS
-from lastr1.model.heads import chosen, head_logits, value_head
+from lastr1.model.heads import Reading, chosen, head_logits, value_head
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
+from lastr1.model.noise import Noise
 from lastr1.model.prompt import SpecialTokens
 
 _STOPS: dict[str, type[ConsistentStop] | type[ReleasedStop]] = {
@@ -58,29 +58,6 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
-    """All randomness of a batch of decisions, drawn beforehand; each row from a seed of its own."""
-
-    latent: Float[Tensor, "B L D"]
-    """standard normal"""
-    stop: Float[Tensor, "B"]
-    """uniform in [0, 1)"""
-    action: Float[Tensor, "B N"]
-    """uniform in [0, 1)"""
-
-    @staticmethod
-    def draw(seeds: Sequence[int], *, latents: int, width: int, actions: int) -> "Noise":
-        """Rows depend on their own seed only, so a rollout does not depend on who shares a batch."""
-        normal, uniform = [], []
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(seed)
-            normal.append(torch.randn(latents, width, generator=generator))
-            uniform.append(torch.rand(1 + actions, generator=generator))
-        uniforms = torch.stack(uniform)
-        return Noise(latent=torch.stack(normal), stop=uniforms[:, 0], action=uniforms[:, 1:])
-
-
-@dataclass(frozen=True, kw_only=True)
 class Heard:
     """A prompt that has been read, with the opening token."""
 
@@ -88,18 +65,6 @@ class Heard:
     state: Float[Tensor, "B D"]
     """at the opening token: no thought has begun"""
     cache: DynamicCache
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """Everything the heads read off one pass over given slot contents."""
-
-    mean: Float[Tensor, "B L D"]
-    """predicted latents"""
-    stop_state: Float[Tensor, "B K D"]
-    stop_logits: Float[Tensor, "B K"]
-    value: Float[Tensor, "B"]
-    action_logits: Float[Tensor, "B N 256"]
 
 
 class LatentPolicy(nn.Module):

@@ -9,7 +9,8 @@ import numpy as np
 
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool
-from lastr1.model.policy import Decision, Noise
+from lastr1.model.noise import Noise
+from lastr1.model.policy import Decision
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decided, Episode, Step, tree_map
 from lastr1.types import ActionChunk, Observation
