@@ -24,15 +24,17 @@ TABLETOP = Config(
     ),
     policy=PolicyConfig(image=96, crop=1.0, temperature=1.0),
     warmup=WarmupConfig(
-        iterations=150,
+        iterations=60,
         batch=32,
-        lr=3e-4,
+        lr=5e-5,
         ramp=10,
         center_targets=True,
         image_augment="none",
+        action_smoothing=3.0,
+        freeze_vision=True,
         checkpoint_every=1000,
     ),
-    optimizer=OptimizerConfig(lr=2e-4, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
+    optimizer=OptimizerConfig(lr=5e-5, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
     reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
 )
 """The embedded world: four target tasks, one demonstration each."""
