@@ -56,7 +56,7 @@ def resumed_directory(path: Path, config: Config) -> Path:
         raise UserError(f"{path} holds no run to continue: leave --resume out, or correct --out")
     try:
         stored = from_dict(Config, json.loads((path / "config.json").read_text()))
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be resumed: {error}") from None
     found = differences(stored, config)
     if found:
