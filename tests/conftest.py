@@ -168,3 +168,52 @@ def played(observations, noise):
         ]
 
     return make
+
+
+# One layer and a handful of episodes, so that a whole job takes a second.
+TOY = {
+    "base": "scratch", "threads": 1,
+    "env.slots": 4, "env.workers": 0, "env.image": 32,
+    "policy.image": 32,
+    "backbone.hidden": 32, "backbone.layers": 1, "backbone.heads": 2, "backbone.kv-heads": 1,
+    "backbone.head-dim": 16, "backbone.mlp": 32, "backbone.patch": 8, "backbone.vision-hidden": 16,
+    "backbone.vision-layers": 1, "backbone.vision-heads": 2, "backbone.vision-mlp": 16,
+    "warmup.iterations": 2, "warmup.batch": 4,
+    "reinforce.iterations": 2, "reinforce.episodes": 4, "reinforce.checkpoint-every": 1,
+    "evaluate.episodes": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Knobs of a toy experiment, as they are typed."""
+    return [str(x) for knob, value in TOY.items() for x in (f"--{knob}", value)]
+
+
+@pytest.fixture
+def complaint():
+    """`complaint(stderr)`: the one line that is not about progress."""
+    jobs = ("collect ", "warm-up: ", "train: ", "evaluate: ", "demonstrations: ")
+
+    def find(err):
+        lines = [line for line in err.splitlines() if not line.startswith(jobs)]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("lastr1: ")
+        return lines[0]
+
+    return find
+
+
+@pytest.fixture
+def refused(capsys, complaint):
+    """`refused(*arguments)`: the line on stderr; checks that it is the only one, and the exit code 2."""
+    from lastr1.cli import main
+
+    def check(*arguments):
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        return complaint(err)
+
+    return check

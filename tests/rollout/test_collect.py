@@ -105,12 +105,15 @@ def test_every_start_becomes_one_episode_in_order(tiny):
 
 
 def test_what_was_seen_is_what_is_stored(tiny):
-    """Pixels before each decision, and those after the cap."""
+    """Pixels before each decision, and those after the cap, of three episodes cut at the same time."""
     bundle = tiny()
-    episode = play(bundle, FakePool(), starts=[Start(task=0, seed=14)])[0]
-    for played, row in enumerate([*(s.decided for s in episode.steps), episode.after]):
-        image = np.random.default_rng([14, played]).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        assert np.array_equal(row.pixels, [bundle.prompts.pixels(image)])
+    for episode in play(bundle, FakePool(), starts=[Start(task=0, seed=s) for s in (14, 18, 22)]):
+        rows = [*(step.decided for step in episode.steps), episode.after]
+        assert len(rows) == 4
+        for played, row in enumerate(rows):
+            rng = np.random.default_rng([episode.start.seed, played])
+            image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            assert np.array_equal(row.pixels, [bundle.prompts.pixels(image)])
 
 
 @pytest.mark.parametrize("losses", [[(0, 1)], [(1, 0), (1, 1), (1, 2)], [(0, 0), (1, 0), (2, 0), (3, 0)]])

@@ -1,6 +1,11 @@
 """Every job through the real command line, at toy size; then: a resumed run is an uninterrupted one."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -12,28 +17,21 @@ from lastr1.train.evaluate import wilson
 from lastr1.train.metrics import read_metrics
 from lastr1.train.reinforce import LocalFleet
 
-TOY = {
-    "base": "scratch", "threads": 1,
-    "env.slots": 4, "env.workers": 0, "env.image": 32,
-    "policy.image": 32,
-    "backbone.hidden": 32, "backbone.layers": 1, "backbone.heads": 2, "backbone.kv-heads": 1,
-    "backbone.head-dim": 16, "backbone.mlp": 32, "backbone.patch": 8, "backbone.vision-hidden": 16,
-    "backbone.vision-layers": 1, "backbone.vision-heads": 2, "backbone.vision-mlp": 16,
-    "warmup.iterations": 2, "warmup.batch": 4,
-    "reinforce.iterations": 2, "reinforce.episodes": 4, "reinforce.checkpoint-every": 1,
-    "evaluate.episodes": 5,
-}  # fmt: skip
-KNOBS = [str(x) for knob, value in TOY.items() for x in (f"--{knob}", value)]
-
-
-def lastr1(*arguments, code=0):
-    """One command; its knobs after the toy's."""
-    job, recipe, *knobs = [str(a) for a in arguments]
-    assert main([job, recipe, *KNOBS, *knobs]) == code
+PROGRAM = [sys.executable, "-c", "import sys; from lastr1.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def lastr1(toy):
+    """`lastr1(job, recipe, ..., code=0)`: one command; its knobs after the toy's."""
+
+    def run(job, recipe, *knobs, code=0):
+        assert main([job, recipe, *toy, *map(str, knobs)]) == code
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, lastr1):
     """`chain(recipe)`: the folder of one run of collect, warm-up, reinforcement and evaluation."""
     made = {}
 
@@ -115,7 +113,7 @@ def test_reinforcement_changes_the_weights_and_keeps_the_rest(chain):
     assert len(facts[0]["channels"]) == 32
 
 
-def test_evaluation_is_deterministic_and_films(chain, tmp_path):
+def test_evaluation_is_deterministic_and_films(chain, tmp_path, lastr1):
     root = chain("tabletop")
     for name in ("a", "b"):
         policy = root / "train" / "last"
@@ -129,7 +127,7 @@ def test_evaluation_is_deterministic_and_films(chain, tmp_path):
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["result.json", "video_0_task_0.mp4"]
 
 
-def test_the_same_seed_gives_the_same_warm_up(chain, tmp_path):
+def test_the_same_seed_gives_the_same_warm_up(chain, tmp_path, lastr1):
     """From stored demonstrations and straight from the expert."""
     lastr1("warmup", "tabletop", "--out", tmp_path / "a")
     ours = load_file(tmp_path / "a" / "last" / "model.safetensors")
@@ -142,7 +140,7 @@ class PulledPlug(KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("moment", ["collect", "update"])
-def test_resume_equals_never_stopped(chain, tmp_path, monkeypatch, moment):
+def test_resume_equals_never_stopped(chain, tmp_path, monkeypatch, moment, lastr1):
     """Three iterations at once; or one, an interruption in the second, and the rest (invariant 14)."""
     policy = chain("tabletop") / "warmup" / "last"
     knobs = ("tabletop", "--reinforce.iterations", "3", "--checkpoint", policy)
@@ -174,7 +172,7 @@ def _timeless(row):
     return {name: value for name, value in row.items() if "seconds" not in name}
 
 
-def test_resuming_a_finished_run_changes_nothing(chain, tmp_path, capsys):
+def test_resuming_a_finished_run_changes_nothing(chain, tmp_path, capsys, lastr1):
     root, out = chain("tabletop"), tmp_path / "run"
     lastr1("train", "tabletop", "--checkpoint", root / "warmup" / "last", "--out", out)
     before = (out / "last" / "model.safetensors").read_bytes()
@@ -183,7 +181,7 @@ def test_resuming_a_finished_run_changes_nothing(chain, tmp_path, capsys):
     assert "2 iterations, 0 episodes" in capsys.readouterr().out
 
 
-def test_the_same_seed_gives_the_same_run(chain, tmp_path):
+def test_the_same_seed_gives_the_same_run(chain, tmp_path, lastr1):
     """And another seed another one."""
     root, found = chain("tabletop"), []
     for seed in (0, 1):
@@ -196,7 +194,7 @@ def test_the_same_seed_gives_the_same_run(chain, tmp_path):
     assert any(not torch.equal(first[name], found[1][name]) for name in first)
 
 
-def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeypatch, lastr1):
     from lastr1.train import checkpoint
 
     root, out = chain("tabletop"), tmp_path / "run"
@@ -219,7 +217,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeyp
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_spent_budget_ends_the_run_cleanly(chain, tmp_path, capsys):
+def test_a_spent_budget_ends_the_run_cleanly(chain, tmp_path, capsys, lastr1):
     policy, out = chain("tabletop") / "warmup" / "last", tmp_path / "run"
     lastr1(
         "train", "tabletop", "--checkpoint", policy, "--out", out,
@@ -230,7 +228,7 @@ def test_a_spent_budget_ends_the_run_cleanly(chain, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_grounding_makes_a_base(tmp_path, monkeypatch):
+def test_grounding_makes_a_base(tmp_path, monkeypatch, lastr1):
     """ground -> warmup --base -> a policy with the base's tokenizer."""
     knobs = ("--grounding.iterations", "2", "--grounding.episodes", "2", "--grounding.batch", "4")
     lastr1("ground", "tabletop_base", *knobs, "--out", tmp_path / "ground")
@@ -241,3 +239,39 @@ def test_grounding_makes_a_base(tmp_path, monkeypatch):
     tokenizers = [(p / "tokenizer.json").read_bytes() for p in (base, tmp_path / "warmup" / "last")]
     assert tokenizers[0] == tokenizers[1]
     assert jobs.weights.stored_policy(tmp_path / "warmup" / "last").image == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ctrl_c_leaves_a_checkpoint_that_loads(chain, tmp_path, workers, toy, complaint, lastr1):
+    """SIGINT to the whole group, as a terminal does: code 130, one line, no process left behind."""
+    policy, out = chain("tabletop") / "warmup" / "last", tmp_path / "run"
+    knobs = ["--reinforce.iterations", "100000", "--env.workers", str(workers)]
+    process = subprocess.Popen(
+        [*PROGRAM, "train", "tabletop", *toy, *knobs, "--checkpoint", str(policy), "--out", str(out)],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_until((out / "last" / "run.json").exists, process)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert complaint(stderr) == "lastr1: interrupted; the last checkpoint is whole"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    checkpoint = out / "last"
+    lastr1("evaluate", "tabletop", "--checkpoint", checkpoint, "--out", tmp_path / "found")
+    assert json.loads((tmp_path / "found" / "result.json").read_text())["total"]["episodes"] == 5
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def _wait_until(condition, process, limit=300):
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.05)
