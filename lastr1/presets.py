@@ -35,9 +35,7 @@ TABLETOP = Config(
         checkpoint_every=1000,
     ),
     optimizer=OptimizerConfig(lr=6e-5, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
-    reinforce=ReinforceConfig(
-        iterations=1000, episodes=64, minibatches=4, epochs=1, value_only_iterations=2, minutes=7.0
-    ),
+    reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
 )
 """The embedded world: four target tasks, one demonstration each."""
 
