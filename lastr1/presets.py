@@ -34,6 +34,7 @@ TABLETOP = Config(
         freeze_vision=True,
         checkpoint_every=1000,
     ),
+    lapo=LapoConfig(reward_scale=1.0),  # at 5 the value loss fills the clipped gradient
     optimizer=OptimizerConfig(lr=6e-5, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
     reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
 )
