@@ -7,7 +7,7 @@ export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup libero fix lint types imports test demo bench mutants golden ci clean
+.PHONY: help setup libero fix lint types imports test demo bench mutants ci clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -49,9 +49,6 @@ bench: setup ## speed on this machine (numbers, no verdict)
 
 mutants: setup ## plant known faults; the tests must notice each
 	$(PYTHON) scripts/mutants.py
-
-golden: setup ## record the golden numbers anew (a change of mathematics, in its own commit)
-	$(PYTHON) scripts/golden.py
 
 ci: setup libero lint types imports test mutants ## what every commit must pass
 
