@@ -169,6 +169,9 @@ class ReinforceConfig:
     """optimizer steps per pass over a rollout"""
     epochs: int = 1
     """passes over a rollout"""
+    rescore: bool = True
+    """recompute the old terms with the kernel of the update; False trusts what acting recorded, which is the
+    same to rounding in fp32 [5.7]"""
     value_only_iterations: int = 0
     """first iterations that train the critic alone"""
     train_states: Literal["fresh", "benchmark"] = "fresh"
@@ -300,7 +303,9 @@ class Config:
     seed: int = 0
     """every random draw of a run follows from it"""
     threads: int = 2
-    """CPU threads for torch"""
+    """CPU threads for torch, shared by the processes"""
+    processes: int = 1
+    """policy processes that play and learn side by side (for a small policy 2 of 1 thread beat 1 of 2)"""
     base: str = "builtin"
     """what the warm-up starts from: `builtin`, `scratch` or a checkpoint directory"""
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -18,7 +18,8 @@ from lastr1.config import (
 
 TABLETOP = Config(
     name="tabletop",
-    env=EnvConfig(suite="tabletop", image=96, slots=64, workers=1),
+    processes=2,
+    env=EnvConfig(suite="tabletop", image=96, slots=64, workers=0),
     backbone=BackboneConfig(
         mlp=256, vision_hidden=64, vision_layers=2, vision_mlp=192, patch=8, deepstack=()
     ),
@@ -36,7 +37,9 @@ TABLETOP = Config(
     ),
     lapo=LapoConfig(reward_scale=1.0),  # at 5 the value loss fills the clipped gradient
     optimizer=OptimizerConfig(lr=6e-5, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
-    reinforce=ReinforceConfig(iterations=1000, episodes=64, minibatches=4, epochs=1, minutes=7.0),
+    reinforce=ReinforceConfig(
+        iterations=1000, episodes=64, minibatches=4, epochs=1, rescore=False, minutes=7.0
+    ),
 )
 """The embedded world: four target tasks, one demonstration each."""
 
@@ -45,10 +48,10 @@ TABLETOP_BASE = replace(
     name="tabletop_base",
     base="scratch",
     env=replace(TABLETOP.env, suite="tabletop_base", workers=2),
-    grounding=GroundingConfig(iterations=2000),
+    grounding=GroundingConfig(iterations=3000),
     collect=CollectConfig(episodes=150, noise=0.35),
     warmup=WarmupConfig(
-        iterations=12_000,
+        iterations=10_000,
         batch=32,
         lr=1e-3,
         lr_end=0.05,

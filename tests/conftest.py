@@ -172,7 +172,7 @@ def played(observations, noise):
 
 # One layer and a handful of episodes, so that a whole job takes a second.
 TOY = {
-    "base": "scratch", "threads": 1,
+    "base": "scratch", "threads": 1, "processes": 1,
     "env.slots": 4, "env.workers": 0, "env.image": 32,
     "policy.image": 32,
     "backbone.hidden": 32, "backbone.layers": 1, "backbone.heads": 2, "backbone.kv-heads": 1,
@@ -187,7 +187,8 @@ TOY = {
 @pytest.fixture(scope="session")
 def toy():
     """Knobs of a toy experiment, as they are typed."""
-    return [str(x) for knob, value in TOY.items() for x in (f"--{knob}", value)]
+    knobs = [str(x) for knob, value in TOY.items() for x in (f"--{knob}", value)]
+    return [*knobs, "--reinforce.rescore"]
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class Host:
 def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
     """A worker's life: answer until the parent closes the pipe, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     host = Host(make)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -111,7 +111,8 @@ def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
     host.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a thread of a child process: end the process when its parent is gone."""
     # The pipe is only read between requests: a simulator that hangs would outlive a killed parent.
     parent = multiprocessing.parent_process()
     assert parent is not None

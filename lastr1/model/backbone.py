@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 from lastr1.config import BackboneConfig
 from lastr1.model.layout import prompt_positions
@@ -105,6 +106,31 @@ def tiny_config(
     )
 
 
+class _FrameAttention(nn.Module):
+    """The vision tower's attention with all frames as one batch: the stock one loops over them in Python."""
+
+    def __init__(self, stock: Any) -> None:
+        super().__init__()
+        self.qkv: nn.Module = stock.qkv
+        self.proj: nn.Module = stock.proj
+        self.heads: int = stock.num_heads
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "R D"],
+        cu_seqlens: Int[Tensor, "frames+1"],
+        position_embeddings: tuple[Tensor, Tensor],
+        **_: Any,
+    ) -> Float[Tensor, "R D"]:
+        """Every frame attends to itself; frames have one size."""
+        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        frames = [x.unflatten(0, (len(cu_seqlens) - 1, -1)).transpose(1, 2) for x in (query, key, value)]
+        mixed = nn.functional.scaled_dot_product_attention(*frames)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
+        return out
+
+
 class Backbone(nn.Module):
     """Prompt in, post-norm hidden states out."""
 
@@ -112,6 +138,8 @@ class Backbone(nn.Module):
         super().__init__()
         config._attn_implementation = "sdpa"  # flash attention cannot take the mask of the action slots
         self.net = Qwen3VLForConditionalGeneration(config)
+        for block in self.net.model.visual.blocks:
+            block.attn = _FrameAttention(block.attn)
         self.width: int = config.text_config.hidden_size
         self.image_token: int = config.image_token_id
         self.patch: int = config.vision_config.patch_size

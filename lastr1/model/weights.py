@@ -96,14 +96,18 @@ def tensors(policy: LatentPolicy) -> dict[str, Tensor]:
     return found
 
 
-def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write the policy beside `directory`, then rename: what stood there stays whole until the new one is."""
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `directory` at the end.
+
+    What stood there stays whole until the new one is, and stays for good when filling fails.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     new, old = workplace / "new", workplace / "old"
     try:
         new.mkdir()
-        _write(bundle, new, dtype)
+        yield new
         if directory.exists():
             os.replace(directory, old)
         os.replace(new, directory)
@@ -115,7 +119,14 @@ def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32)
         shutil.rmtree(workplace, ignore_errors=True)
 
 
-def _write(bundle: Bundle, directory: Path, dtype: torch.dtype) -> None:
+def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write the policy in place of what stands at `directory`."""
+    with replacing(directory) as new:
+        write(bundle, new, dtype)
+
+
+def write(bundle: Bundle, directory: Path, dtype: torch.dtype = torch.float32) -> None:
+    """The files of a policy, into an existing folder."""
     policy = bundle.policy
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors(policy).items()}
     # Written by Python, so that a full disk is an OSError like any other.

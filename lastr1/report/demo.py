@@ -17,6 +17,7 @@ from lastr1.train import jobs, run
 from lastr1.train.evaluate import Evaluation, starts_of, table
 from lastr1.train.metrics import read_metrics
 from lastr1.train.progress import say
+from lastr1.train.team import open_team
 from lastr1.types import UserError
 
 
@@ -91,8 +92,8 @@ class Clock:
 
 
 def _measure(config: Config, checkpoint: Path) -> Evaluation:
-    with run.open_pool(config) as pool:
-        return jobs.measure(config, run.load_policy(checkpoint, pool.spec), pool)
+    with open_team(config, checkpoint) as team:
+        return jobs.measure(config, team)
 
 
 def _film(config: Config, before: Evaluation, after: Evaluation, out: Path) -> tuple[Video, ...]:

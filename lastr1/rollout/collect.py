@@ -37,14 +37,16 @@ class Player:
         starts: Sequence[Start],
         *,
         noise: int | None,
+        first: int = 0,
         progress: Callable[[Episode], None] = lambda _: None,
     ) -> list[Episode]:
         """One episode per start, in the order of `starts`.
 
         `noise` seeds every draw by (noise, episode, decision), so the result does not depend on workers; None
-        plays greedily.  Finished episodes leave the batch at once; one whose simulator is lost begins anew.
+        plays greedily.  Episodes are numbered from `first`.  Finished episodes leave the batch at once; one
+        whose simulator is lost begins anew.
         """
-        waiting = deque(enumerate(starts))
+        waiting = deque(enumerate(starts, first))
         running: dict[int, _Running] = {}
         done: dict[int, Episode] = {}
         while waiting or running:
@@ -66,7 +68,7 @@ class Player:
             for index, episode in self._finish(list(ended.values()), noise):
                 done[index] = episode
                 progress(episode)
-        return [done[i] for i in range(len(starts))]
+        return [done[i] for i in sorted(done)]
 
     def _fill(self, waiting: deque[tuple[int, Start]], running: dict[int, _Running]) -> None:
         free = [slot for slot in range(self.slots) if slot not in running]

@@ -1,9 +1,6 @@
 """Save and resume a run, atomically: policy, optimizer, progress; no pickle."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +18,11 @@ from lastr1.types import UserError
 def save_run(
     directory: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, config: Config, step: int
 ) -> None:
-    """Write beside `directory`, then rename: what stood there stays whole until the new one is."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    new, old = workplace / "new", workplace / "old"
-    try:
-        weights.save(bundle, new)
+    """Write policy, optimizer and progress in place of what stands at `directory`."""
+    with weights.replacing(directory) as new:
+        weights.write(bundle, new)
         (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
         (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
-        if directory.exists():
-            os.replace(directory, old)
-        os.replace(new, directory)
-    except BaseException:
-        if old.exists() and not directory.exists():
-            os.replace(old, directory)
-        raise
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:

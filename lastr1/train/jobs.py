@@ -24,6 +24,7 @@ from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog
 from lastr1.train.progress import track
 from lastr1.train.reinforce import LocalFleet, reinforce
+from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
 from lastr1.types import UserError
 
@@ -109,20 +110,18 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
     run.begin(config)
     out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
     start = out / "last" if resume else checkpoint
-    with run.open_pool(config) as pool:
-        bundle = run.load_policy(start, pool.spec, policy=config.policy)
+    with open_team(config, start, config.policy) as team:
         _same_shape(start, config.policy)
-        learner = Learner(bundle, config.lapo, config.optimizer)
+        learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas)
         first = 0
         if resume:
             first = load_step(start)[0]
             load_optimizer(start, learner.optimizer)
-        return _train(config, pool, learner, first, out)
+        return _train(config, team, learner, first, out)
 
 
-def _train(config: Config, pool: EnvPool, learner: Learner, first: int, out: Path) -> Trained:
+def _train(config: Config, player: Player, learner: Learner, first: int, out: Path) -> Trained:
     job, bundle = config.reinforce, learner.bundle
-    player = Player(bundle, pool, config.env.slots)
     player.version = first
     fleet = LocalFleet(config=config, player=player, learner=learner)
     began = time.perf_counter()
@@ -145,9 +144,9 @@ def _train(config: Config, pool: EnvPool, learner: Learner, first: int, out: Pat
 def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
     """Success per task of a policy on disk; `out/result.json`, and videos on request."""
     run.begin(config)
-    with run.open_pool(config) as pool:
-        bundle = run.load_policy(checkpoint, pool.spec)
-        result = measure(config, bundle, pool)
+    with open_team(config, checkpoint) as team:
+        bundle, pool = team.bundle, team.pool
+        result = measure(config, team)
         out.mkdir(parents=True, exist_ok=True)
         run.write_json(
             out / "result.json",
@@ -164,11 +163,12 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
     return result
 
 
-def measure(config: Config, bundle: Bundle, pool: EnvPool) -> Evaluation:
+def measure(config: Config, player: Player) -> Evaluation:
     """Greedy episodes over the recipe's evaluation starts."""
+    pool = player.pool
     starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
     with track("evaluate", len(starts)) as bar:
-        return evaluate(Player(bundle, pool, config.env.slots), starts, lambda _: bar.advance())
+        return evaluate(player, starts, lambda _: bar.advance())
 
 
 def film(config: Config, bundle: Bundle, start: Start, path: Path) -> tuple[Path, bool]:

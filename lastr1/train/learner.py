@@ -3,9 +3,11 @@
 Axes: B decisions, E episodes, T decisions per episode, L latent slots, D width, Q truncated episodes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import reduce
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,11 +20,21 @@ from lastr1.rollout.batch import Decisions, Minibatch, tree_map
 from lastr1.types import Array
 
 
-class Learner:
-    """Re-evaluates stored decisions and improves the policy on them."""
+class Peer(Protocol):
+    """Another process with the same weights."""
 
-    def __init__(self, bundle: Bundle, lapo: LapoConfig, config: OptimizerConfig) -> None:
-        self.bundle, self.lapo, self.config = bundle, lapo, config
+    def submit(self, job: str, *arguments: Any) -> Callable[[], Any]:
+        """Begin one of the methods of a learner there; call the result to wait for its answer."""
+        ...
+
+
+class Learner:
+    """Re-evaluates stored decisions and improves the policy on them; peers take equal shares of the work."""
+
+    def __init__(
+        self, bundle: Bundle, lapo: LapoConfig, config: OptimizerConfig, peers: Sequence[Peer] = ()
+    ) -> None:
+        self.bundle, self.lapo, self.config, self.peers = bundle, lapo, config, peers
         self.policy = bundle.policy
         self.policy.backbone.freeze_vision(config.freeze_vision)
         # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).
@@ -37,22 +49,24 @@ class Learner:
     @torch.no_grad()
     def rescore(self, decisions: Decisions) -> PolicyTerms:
         """Terms under the present weights, by the same kernel as `update` (ALGORITHM.md 5.7)."""
+        own, *others = shares(len(decisions), 1 + len(self.peers))
+        answers = [
+            peer.submit("rescore", decisions.rows(rows))
+            for peer, rows in zip(self.peers, others, strict=True)
+            if len(rows)
+        ]
         parts = []
-        for index in _cuts(len(decisions), self.config.micro_batch):
+        for index in torch.split(own, self.config.micro_batch):
             rows = decisions.rows(index)
             with self._precision():
                 prompt = self.bundle.prompts.batch(rows.instructions, _flat(rows.pixels))
                 parts.append(self.policy.terms(prompt, rows.thought, rows.tokens))
+        parts += [answer() for answer in answers]
         return tree_map(lambda *xs: torch.cat(xs), *parts)
 
     def update(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, float]:
         """One optimizer step; the figures of the whole minibatch."""
-        self.optimizer.zero_grad(set_to_none=True)
-        parts: dict[str, Tensor] | None = None
-        for index in _cuts(len(batch.decisions), self.config.micro_batch):
-            found = self._accumulate(batch.rows(index), value_only)
-            parts = found if parts is None else merge_parts(parts, found)
-        assert parts is not None, "an empty minibatch"
+        parts = self.gradient(batch, value_only=value_only)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
         if not torch.isfinite(norm):
             raise FloatingPointError(
@@ -60,6 +74,27 @@ class Learner:
             )
         self.optimizer.step()
         return {**{k: v.item() for k, v in parts.items()}, "grad_norm": norm.item()}
+
+    def gradient(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, Tensor]:
+        """Leave the minibatch's gradient in the parameters; its figures."""
+        self.optimizer.zero_grad(set_to_none=True)
+        own, *others = shares(len(batch.decisions), 1 + len(self.peers))
+        answers = [
+            peer.submit("gradient", batch.rows(rows), value_only)
+            for peer, rows in zip(self.peers, others, strict=True)
+            if len(rows)
+        ]
+        parts = [
+            self._accumulate(batch.rows(index), value_only)
+            for index in torch.split(own, self.config.micro_batch)
+        ]
+        moved = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        for answer in answers:
+            figures, gradients = answer()
+            parts.append(figures)
+            for total, part in zip(moved, gradients, strict=True):
+                total.add_(part)
+        return reduce(merge_parts, parts)
 
     def _accumulate(self, batch: Minibatch, value_only: bool) -> dict[str, Tensor]:
         rows = batch.decisions
@@ -99,6 +134,6 @@ def _flat(pixels: Array) -> Array:
     return pixels.reshape(-1, *pixels.shape[2:])
 
 
-def _cuts(count: int, size: int) -> Iterator[Tensor]:
-    for first in range(0, count, size):
-        yield torch.arange(first, min(first + size, count))
+def shares(count: int, parts: int) -> tuple[Tensor, ...]:
+    """Rows 0..count - 1 in `parts` runs of nearly equal length; the first is the longest."""
+    return torch.arange(count).tensor_split(parts)

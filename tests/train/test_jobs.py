@@ -195,10 +195,8 @@ def test_the_same_seed_gives_the_same_run(chain, tmp_path, lastr1):
 
 
 def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeypatch, lastr1):
-    from lastr1.train import checkpoint
-
     root, out = chain("tabletop"), tmp_path / "run"
-    original, calls = checkpoint.os.replace, []
+    original, calls = jobs.weights.os.replace, []
 
     def interrupted(source, target):
         if str(target) == str(out / "last"):
@@ -207,7 +205,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeyp
                 raise KeyboardInterrupt
         original(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", interrupted)
+    monkeypatch.setattr(jobs.weights.os, "replace", interrupted)
     lastr1("train", "tabletop", "--checkpoint", root / "warmup" / "last", "--out", out, code=130)
     monkeypatch.undo()
     assert json.loads((out / "last" / "run.json").read_text())["step"] == 1
@@ -242,11 +240,12 @@ def test_grounding_makes_a_base(tmp_path, monkeypatch, lastr1):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
-def test_ctrl_c_leaves_a_checkpoint_that_loads(chain, tmp_path, workers, toy, complaint, lastr1):
+@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (1, 1), (0, 2)])
+def test_ctrl_c_leaves_a_checkpoint_that_loads(chain, tmp_path, workers, processes, toy, complaint, lastr1):
     """SIGINT to the whole group, as a terminal does: code 130, one line, no process left behind."""
     policy, out = chain("tabletop") / "warmup" / "last", tmp_path / "run"
     knobs = ["--reinforce.iterations", "100000", "--env.workers", str(workers)]
+    knobs += ["--processes", str(processes)]
     process = subprocess.Popen(
         [*PROGRAM, "train", "tabletop", *toy, *knobs, "--checkpoint", str(policy), "--out", str(out)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,

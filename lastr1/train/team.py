@@ -1,0 +1,199 @@
+"""Policy processes beside this one: each plays and learns its share, with weights held in common.
+
+Two processes of one thread do about twice the work of one process of two threads when the policy is small:
+its operations are too short to be split.  Parameters lie in shared memory, so an optimizer step here is seen
+everywhere; gradients, episodes and scores come back through pipes.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lastr1.config import Config, PolicyConfig
+from lastr1.envs.base import Start
+from lastr1.envs.pool import EnvPool
+from lastr1.envs.worker import die_with_parent
+from lastr1.model.policy import LatentPolicy
+from lastr1.model.weights import Bundle
+from lastr1.rollout.batch import Episode, Minibatch
+from lastr1.rollout.collect import Player
+from lastr1.train import run
+from lastr1.train.learner import Learner, shares
+from lastr1.types import UserError
+
+
+class Team(Player):
+    """A player that shares its episodes with other processes."""
+
+    def __init__(self, bundle: Bundle, pool: EnvPool, slots: int, replicas: Sequence["Replica"]) -> None:
+        super().__init__(bundle, pool, slots)
+        self.replicas = tuple(replicas)
+
+    def play(
+        self,
+        starts: Sequence[Start],
+        *,
+        noise: int | None,
+        first: int = 0,
+        progress: Callable[[Episode], None] = lambda _: None,
+    ) -> list[Episode]:
+        """As `Player.play`; what another process played is reported when all of its share is done."""
+        own, *others = shares(len(starts), 1 + len(self.replicas))
+        answers = [
+            replica.submit("play", [starts[i] for i in rows], noise, first + int(rows[0]), self.version)
+            for replica, rows in zip(self.replicas, others, strict=True)
+            if len(rows)
+        ]
+        episodes = super().play([starts[i] for i in own], noise=noise, first=first, progress=progress)
+        for answer in answers:
+            found = answer()
+            for episode in found:
+                progress(episode)
+            episodes += found
+        return episodes
+
+
+@contextlib.contextmanager
+def open_team(config: Config, checkpoint: Path, policy: PolicyConfig | None = None) -> Iterator[Team]:
+    """The policy of `checkpoint` in the recipe's simulators, in `config.processes` processes."""
+    threads, count = torch.get_num_threads(), config.processes
+    with run.open_pool(config) as pool, contextlib.ExitStack() as stack:
+        bundle = run.load_policy(checkpoint, pool.spec, policy=policy)
+        if count > 1:
+            torch.set_num_threads(max(1, threads // count))
+            stack.callback(torch.set_num_threads, threads)
+            shared = share_parameters(bundle.policy)
+            found = [Replica(config, checkpoint, policy, shared, i) for i in range(1, count)]
+            replicas = [stack.enter_context(contextlib.closing(replica)) for replica in found]
+        else:
+            replicas = []
+        yield Team(bundle, pool, -(-config.env.slots // count), replicas)
+
+
+class Replica:
+    """Another process with the same policy, and our end of its pipe."""
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: Path,
+        policy: PolicyConfig | None,
+        shared: Tensor,
+        number: int,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.number = number
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, config, checkpoint, policy, shared), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def submit(self, job: str, *arguments: Any) -> Callable[[], Any]:
+        """Begin `job` there (`play`, `rescore` or `gradient`); call the result to wait for its answer.
+
+        `RuntimeError` when the process failed or is gone.
+        """
+        with contextlib.suppress(ConnectionError):  # it died since: noticed where its answer is read
+            _send(self._pipe, (job, arguments))
+        return self._receive
+
+    def _receive(self) -> Any:
+        try:
+            answer = pickle.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            self._process.join(5.0)
+            raise RuntimeError(
+                f"policy process {self.number} died (exit code {self._process.exitcode}); "
+                f"continue from the last checkpoint with --resume"
+            ) from None
+        if isinstance(answer, UserError):
+            raise answer
+        if isinstance(answer, Exception):
+            raise RuntimeError(f"policy process {self.number}: {answer!r}") from answer
+        return answer
+
+    def close(self) -> None:
+        """End the process, by force after 5 s."""
+        self._pipe.close()
+        self._process.join(5.0)
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(
+    pipe: Connection, config: Config, checkpoint: Path, policy: PolicyConfig | None, shared: Tensor
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    torch.set_num_threads(max(1, config.threads // config.processes))
+    with run.open_pool(config) as pool:
+        bundle = run.load_policy(checkpoint, pool.spec, policy=policy)
+        adopt_parameters(bundle.policy, shared)
+        player = Player(bundle, pool, -(-config.env.slots // config.processes))
+        learner = Learner(bundle, config.lapo, config.optimizer)
+
+        def play(starts: list[Start], noise: int | None, first: int, version: int) -> list[Episode]:
+            player.version = version
+            return player.play(starts, noise=noise, first=first)
+
+        def gradient(batch: Minibatch, value_only: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
+            parts = learner.gradient(batch, value_only=value_only)
+            return parts, [p.grad for p in bundle.policy.parameters() if p.grad is not None]
+
+        jobs: dict[str, Callable[..., Any]] = {
+            "play": play,
+            "rescore": learner.rescore,
+            "gradient": gradient,
+        }
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                job, arguments = pickle.loads(pipe.recv_bytes())
+                try:
+                    answer = jobs[job](*arguments)
+                except Exception as error:  # raised again by whoever asked
+                    answer = error
+                _send(pipe, answer)
+
+
+def share_parameters(policy: LatentPolicy) -> Tensor:
+    """Move all parameters into one tensor in shared memory, and return it."""
+    size = sum(p.numel() for p in policy.parameters())
+    shared: Tensor = torch.empty(size).share_memory_()  # type: ignore[no-untyped-call]
+    shared.copy_(torch.cat([p.detach().flatten() for p in policy.parameters()]))
+    adopt_parameters(policy, shared)
+    return shared
+
+
+def adopt_parameters(policy: LatentPolicy, shared: Tensor) -> None:
+    """Make the parameters views of `shared`."""
+    parameters = list(policy.parameters())
+    parts = torch.split(shared, [p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors travel as arrays: torch's own way would send the whole storage behind every row."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.from_numpy, (value.detach().numpy(),)
+        return NotImplemented
+
+
+def _send(pipe: Connection, value: Any) -> None:
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    pipe.send_bytes(buffer.getbuffer())
