@@ -49,7 +49,7 @@ TABLETOP_BASE = replace(
     base="scratch",
     env=replace(TABLETOP.env, suite="tabletop_base", workers=2),
     grounding=GroundingConfig(iterations=3000),
-    collect=CollectConfig(episodes=150, noise=0.35),
+    collect=CollectConfig(episodes=200, noise=0.35),
     warmup=WarmupConfig(
         iterations=10_000,
         batch=32,

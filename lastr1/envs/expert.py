@@ -4,6 +4,7 @@ The expert looks at the state of the physics and at nothing else: no phase is re
 from any state, picks up again what was dropped, and approaches again what was missed.
 """
 
+from dataclasses import replace
 from math import hypot
 
 import numpy as np
@@ -23,7 +24,7 @@ GAIN = 0.5  # share of the remaining way travelled per control step: slows down 
 NEAR = 0.007  # m, near enough above a goal to go straight down
 CLEAR = 0.018  # m off a goal sideways at which the gripper must be high
 HOVER = 0.03  # m above a block's top
-PREFIX = 25  # most disturbed control steps before a recording
+PREFIX, STRAY = 25, 8  # most disturbed control steps before a recording, and most that go astray after them
 CARRY = 0.095  # m, height of the tip while it carries a block over others
 
 
@@ -194,8 +195,8 @@ def collect_episode(
 ) -> Recording:
     """Play one episode control step by control step.
 
-    With `noise` (standard deviation in controller units), up to `PREFIX` disturbed control steps come first
-    and are not recorded, so that demonstrations also begin where a clumsy policy ends up.  What is recorded
+    With `noise` (standard deviation in controller units), up to `PREFIX + STRAY` disturbed control steps come
+    first and are not recorded, so that demonstrations also begin where a clumsy policy ends up.  What is recorded
     is always what was executed: replaying the actions from the first recorded state repeats it.
     """
     first = env.reset(start)
@@ -222,12 +223,20 @@ def collect_episode(
 def _disturb(
     env: TabletopEnv, expert: TabletopExpert, start: Start, noise: float, rng: np.random.Generator
 ) -> Observation:
-    """A random number of disturbed moves; the start itself if they end the episode."""
+    """Somewhere a clumsy policy might be; the start itself if the way there ends the episode.
+
+    First the expert with disturbed moves; then, two times out of three, straight on in a random direction
+    with the gripper opening or closing, as after a grasp that missed.  The step cap starts anew.
+    """
     steps = int(rng.integers(PREFIX + 1))
+    astray = int(rng.integers(1, STRAY + 1)) if rng.random() < 2 / 3 else 0
     moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
-    for _ in range(steps):
-        action = expert.act(env) + moved * rng.standard_normal(len(moved), dtype=np.float32)
-        outcome = env.play(ActionChunk(actions=action[None]))
+    course = rng.uniform([dim.low for dim in env.spec.action], [dim.high for dim in env.spec.action])
+    for step in range(steps + astray):
+        action = course
+        if step < steps:
+            action = expert.act(env) + moved * rng.standard_normal(len(moved), dtype=np.float32)
+        outcome = env.play(ActionChunk(actions=np.asarray(action, dtype=np.float32)[None]))
         if outcome.terminated or outcome.truncated:
             return env.reset(start)
-    return outcome.observation if steps else env.reset(start)
+    return env.restore(replace(env.snapshot(), steps=0))

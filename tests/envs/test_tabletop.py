@@ -188,6 +188,23 @@ def test_the_expert_takes_over_from_a_disturbed_scene():
             assert outcome.terminated, (env.tasks[task], seed)
 
 
+def test_recordings_also_begin_where_a_missed_grasp_ends():
+    """High above the table with the fingers closed and empty; and the step cap starts anew there."""
+    env, expert = TabletopEnv("tabletop", 16), TabletopExpert()
+    begun, solved = [], 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        found = collect_episode(env, expert, Start(task=3, seed=seed), noise=0.35, rng=rng)
+        begun.append(found.states[0])
+        solved += found.success
+        assert len(found.actions) <= env.cap
+        assert found.success or len(found.actions) == env.cap
+    heights, openings = np.array(begun)[:, 2], np.array(begun)[:, 3]
+    assert solved >= 27
+    assert heights.max() > 0.15
+    assert ((heights > 0.1) & (openings < 0.3)).any()
+
+
 def test_noise_moves_where_a_recording_begins_and_leaves_it_clean():
     env, expert = TabletopEnv("tabletop", 16), TabletopExpert()
     start = Start(task=2, seed=7)
