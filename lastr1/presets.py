@@ -51,7 +51,7 @@ TABLETOP_BASE = replace(
     grounding=GroundingConfig(iterations=3000),
     collect=CollectConfig(episodes=200, noise=0.35),
     warmup=WarmupConfig(
-        iterations=10_000,
+        iterations=8000,
         batch=32,
         lr=1e-3,
         lr_end=0.05,
@@ -60,7 +60,6 @@ TABLETOP_BASE = replace(
         image_augment="none",
         frame_stride=4,
         action_smoothing=3.0,
-        freeze_vision=True,
     ),
     evaluate=EvaluateConfig(episodes=184),
 )

@@ -24,7 +24,7 @@ GAIN = 0.5  # share of the remaining way travelled per control step: slows down 
 NEAR = 0.007  # m, near enough above a goal to go straight down
 CLEAR = 0.018  # m off a goal sideways at which the gripper must be high
 HOVER = 0.03  # m above a block's top
-PREFIX, STRAY = 25, 8  # most disturbed control steps before a recording, and most that go astray after them
+PREFIX, STRAY = 25, 12  # most disturbed control steps before a recording, and most that go astray after them
 CARRY = 0.095  # m, height of the tip while it carries a block over others
 
 
@@ -231,7 +231,7 @@ def _disturb(
     steps = int(rng.integers(PREFIX + 1))
     astray = int(rng.integers(1, STRAY + 1)) if rng.random() < 2 / 3 else 0
     moved = np.array([0.0 if dim.binary else noise for dim in env.spec.action], dtype=np.float32)
-    course = rng.uniform([dim.low for dim in env.spec.action], [dim.high for dim in env.spec.action])
+    course = np.array([rng.integers(2) if dim.binary else rng.uniform(-1, 1) for dim in env.spec.action])
     for step in range(steps + astray):
         action = course
         if step < steps:
