@@ -169,7 +169,7 @@ class ReinforceConfig:
     """optimizer steps per pass over a rollout"""
     epochs: int = 1
     """passes over a rollout"""
-    rescore: bool = True
+    recompute_old: bool = True
     """recompute the old terms with the kernel of the update; False trusts what acting recorded, which is the
     same to rounding in fp32 [5.7]"""
     value_only_iterations: int = 0

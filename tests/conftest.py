@@ -188,7 +188,7 @@ TOY = {
 def toy():
     """Knobs of a toy experiment, as they are typed."""
     knobs = [str(x) for knob, value in TOY.items() for x in (f"--{knob}", value)]
-    return [*knobs, "--reinforce.rescore"]
+    return [*knobs, "--reinforce.recompute-old"]
 
 
 @pytest.fixture

@@ -103,10 +103,10 @@ def reinforce(
 def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) -> dict[str, float]:
     """Recompute old terms, advantages, minibatches by episode, optimizer steps (ALGORITHM.md 5.5, 5.8)."""
     lapo, job = config.lapo, config.reinforce
-    old = learner.rescore(rollout.decisions) if job.rescore else rollout.decisions.terms
+    old = learner.rescore(rollout.decisions) if job.recompute_old else rollout.decisions.terms
     last_value = torch.zeros(len(rollout.episodes))
     if rollout.after is not None and lapo.on_truncation == "bootstrap":
-        after = learner.rescore(rollout.after) if job.rescore else rollout.after.terms
+        after = learner.rescore(rollout.after) if job.recompute_old else rollout.after.terms
         last_value[rollout.truncated] = after.value
     valid = rollout.valid
     value = rollout.pad(old.value)

@@ -64,11 +64,11 @@ def test_two_processes_play_the_episodes_of_one(open_toy, noise):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rescore", [True, False])
-def test_two_processes_learn_what_one_learns(warmed, open_toy, rescore):
+@pytest.mark.parametrize("recompute", [True, False])
+def test_two_processes_learn_what_one_learns(warmed, open_toy, recompute):
     """The same rollout leads to the same weights, and the other process plays with them at once."""
     config = warmed[1]
-    config = replace(config, reinforce=replace(config.reinforce, rescore=rescore, minibatches=2))
+    config = replace(config, reinforce=replace(config.reinforce, recompute_old=recompute, minibatches=2))
     rollout, found = None, []
     for processes in (1, 2):
         with open_toy(processes) as team:
