@@ -134,11 +134,12 @@ def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) 
                 weight=decision_weights(here, lapo.average)[here],
             )
             figures.append(learner.update(batch, value_only=iteration < job.value_only_iterations))
+    gap = (old.action_logp - rollout.decisions.terms.action_logp).abs().max()
     return {
         **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
         "first_ratio_max": figures[0]["action_ratio_max"],
         "explained_variance": explained_variance(value[valid], found.target[valid]),
-        "recorded_gap": float((old.action_logp - rollout.decisions.terms.action_logp).abs().max()),
+        **({"recorded_gap": float(gap)} if job.recompute_old else {}),
     }
 
 

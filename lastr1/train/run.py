@@ -1,6 +1,7 @@
 """What every job needs before it starts: the pool, the policy, the demonstrations, a directory."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -84,22 +85,22 @@ def load_demonstrations(config: Config, source: Path | None, spec: RobotSpec) ->
     )
 
 
-def _recorded(config: Config, source: Path, spec: RobotSpec) -> list[Demonstration]:
+def _recorded(config: Config, source: Path, spec: RobotSpec) -> Iterator[Demonstration]:
     data = open_recording(source)
     wrong = data.robot.mismatches(spec)
     if wrong:
         raise UserError(f"{source} does not fit {config.env.suite}: {'; '.join(wrong)}")
     tasks = [episode.task for episode in data.episodes]
     wanted = choose_per_task(tasks, count=config.collect.episodes, seed=config.seed)
-    return list(data.demonstrations(wanted))
+    return data.demonstrations(wanted)
 
 
-def _scripted(config: Config) -> list[Demonstration]:
+def _scripted(config: Config) -> Iterator[Demonstration]:
     facts = make_env(config.env)
     count = len(config.env.tasks if config.env.tasks is not None else facts.tasks) * config.collect.episodes
     facts.close()
     with track("demonstrations", count) as bar:
-        return list(demonstrations(config.env, config.collect, config.seed, bar.advance))
+        yield from demonstrations(config.env, config.collect, config.seed, bar.advance)
 
 
 def scratch_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...]) -> Bundle:
