@@ -80,16 +80,36 @@ _LIBERO = Config(
     lapo=LapoConfig(),
 )
 
+_VARIANTS = {
+    "action_only": (0, 2),
+    **{f"length_{n}": (1, n) for n in (1, 2, 4, 8)},
+    **{f"candidates_{k}": (k, 8 // k) for k in (2, 8)},
+}
+"""(K, G) of the ablations of thinking [8.1, 8.3, 8.4]; one candidate is `length_8`, four are the default."""
+
+
+def _with_variants(recipe: Config) -> dict[str, Config]:
+    found = {recipe.name: recipe}
+    for variant, (candidates, group) in _VARIANTS.items():
+        name = f"{recipe.name}_{variant}"
+        found[name] = replace(
+            recipe,
+            name=name,
+            policy=replace(recipe.policy, stop_candidates=candidates, latents_per_group=group),
+        )
+    return found
+
+
+_SUITES = [
+    replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
+    for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+]
+
 RECIPES: dict[str, Config] = {
-    "tabletop": TABLETOP,
+    **_with_variants(TABLETOP),
     "tabletop_base": TABLETOP_BASE,
     "tabletop_dual": TABLETOP_DUAL,
-    "tabletop_action_only": replace(
-        TABLETOP, name="tabletop_action_only", policy=replace(TABLETOP.policy, stop_candidates=0)
-    ),
-    **{
-        name: replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
-        for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
-    },
+    **_with_variants(_SUITES[0]),
+    **{suite.name: suite for suite in _SUITES[1:]},
 }
 """recipe name -> configuration"""

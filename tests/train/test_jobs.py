@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lastr1.cli import main
+from lastr1.presets import RECIPES as PRESETS
 from lastr1.train import jobs
 from lastr1.train.evaluate import wilson
 from lastr1.train.metrics import read_metrics
@@ -50,7 +51,13 @@ def chain(tmp_path_factory, lastr1):
     return run
 
 
-RECIPES = {"tabletop": 4, "tabletop_dual": 2, "tabletop_action_only": 4}
+RECIPES = {
+    "tabletop": 4,
+    "tabletop_dual": 2,
+    "tabletop_action_only": 4,
+    "tabletop_length_1": 4,
+    "tabletop_candidates_8": 4,
+}
 
 
 @pytest.mark.parametrize(("recipe", "tasks"), RECIPES.items())
@@ -72,10 +79,9 @@ def test_the_four_jobs(chain, recipe, tasks):
     decisions = sum(result["latents"].values())
     thought = sum(int(length) * count for length, count in result["latents"].items())
     assert result["mean_latents"] == pytest.approx(thought / decisions)
-    if recipe == "tabletop_action_only":
-        assert set(result["latents"]) == {"0"}
-    else:
-        assert set(result["latents"]) <= {"2", "4", "6", "8"}
+    policy = PRESETS[recipe].policy
+    possible = range(min(1, policy.stop_candidates), policy.stop_candidates + 1)
+    assert set(result["latents"]) <= {str(policy.latents_per_group * groups) for groups in possible}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
