@@ -23,6 +23,8 @@ def _positive(owner: object, *names: str) -> None:
 class BackboneConfig:
     """Size of a Qwen3-VL built from scratch; the defaults are the tiny one that runs on a laptop."""
 
+    size: Literal["custom", "2B", "4B", "8B"] = "custom"
+    """a public size of Qwen3-VL, which overrides the knobs below, or `custom`"""
     hidden: int = 128
     """width D of the language model"""
     layers: int = 3

@@ -62,10 +62,17 @@ class Embedded:
 
 
 def tiny_config(
-    config: BackboneConfig, *, vocabulary: int, image: int, special: dict[str, int]
+    config: BackboneConfig,
+    *,
+    vocabulary: int,
+    image: int,
+    special: dict[str, int],
+    theta: float = 10_000.0,
+    length: int = 4096,
+    tied: bool = True,
 ) -> Qwen3VLConfig:
-    """The Qwen3-VL configuration of a model built from scratch; tied embeddings, M-RoPE as the original."""
-    third = config.head_dim // 2 // 3
+    """The Qwen3-VL configuration of a model built from scratch; by default tied, M-RoPE as the original."""
+    third = config.head_dim * 5 // 32  # of 64 pairs of a full-size head: 24 time, 20 rows, 20 columns
     text: dict[str, Any] = {
         "vocab_size": vocabulary,
         "hidden_size": config.hidden,
@@ -74,14 +81,14 @@ def tiny_config(
         "num_attention_heads": config.heads,
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
-        "max_position_embeddings": 4096,
-        "rope_theta": 10_000.0,
+        "max_position_embeddings": length,
+        "rope_theta": theta,
         "rope_scaling": {
             "rope_type": "default",
             "mrope_section": [config.head_dim // 2 - 2 * third, third, third],
             "mrope_interleaved": True,
         },
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
     vision: dict[str, Any] = {
         "depth": config.vision_layers,
@@ -98,7 +105,7 @@ def tiny_config(
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         image_token_id=special["<|image_pad|>"],
         video_token_id=special["<|video_pad|>"],
         vision_start_token_id=special["<|vision_start|>"],

@@ -59,6 +59,19 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     )
 
 
+def knows_policy(tokenizer: Tokenizer) -> bool:
+    """Whether any of our tokens is in the vocabulary; a downloaded Qwen3-VL has none."""
+    return any(tokenizer.token_to_id(name) is not None for name in (*_ACTIONS, *_LATENT))
+
+
+def add_policy_tokens(tokenizer: Tokenizer) -> range:
+    """Append <action_0>..<action_255> and the three latent tokens; their ids (ALGORITHM.md 2.2)."""
+    names = (*_ACTIONS, *_LATENT)
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+    first = token_id(tokenizer, names[0])
+    return range(first, first + len(names))
+
+
 def tiny_tokenizer(instructions: Sequence[str]) -> Tokenizer:
     """A word-piece tokenizer over the words of `instructions`; any other word is spelt in characters."""
     words = sorted({w for text in instructions for w in re.findall(r"\w+|[^\w\s]", text.lower())})

@@ -1,36 +1,39 @@
-"""A policy on disk: Hugging Face layout (config, model, tokenizer) and what a robot needs besides.
+"""A policy on disk: Hugging Face layout (config, model, tokenizer, card) and what a robot needs besides.
 
 `statistics.json` holds the action percentiles in the released schema; `lastr1.json` the policy's knobs, the
-robot spec, the scale of the latents and the teacher's channels.  No pickle anywhere.
+robot spec, the scale of the latents and the teacher's channels.  A folder without `lastr1.json` is a released
+checkpoint or a downloaded Qwen3-VL: what it does not say is asked of the caller.  No pickle anywhere.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialize
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from lastr1.config import BackboneConfig, PolicyConfig, from_dict, to_dict
-from lastr1.model.backbone import Backbone, Qwen3VLConfig, stored_config, tiny_config
+from lastr1.model import hub
+from lastr1.model.backbone import Backbone
 from lastr1.model.codec import Codec
+from lastr1.model.hub import understood
+from lastr1.model.network import HEAD, draw_rows, read_backbone
 from lastr1.model.policy import LatentPolicy
-from lastr1.model.prompt import PromptBuilder, token_id
+from lastr1.model.prompt import PromptBuilder, add_policy_tokens, knows_policy, token_id
+from lastr1.model.shards import SHARD, read_tensors, source_of, write_tensors
+from lastr1.model.sizes import scratch_config
 from lastr1.spec import RobotSpec
 from lastr1.types import UserError
 
 _VALUE = "value_head.mlp."
 _FORMAT = 1
+_OWN = "lastr1.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Bundle:
     spec: RobotSpec
     channels: tuple[int, ...] = ()
     """teacher channels that the latents were taught (empty: not taught)"""
+    remarks: tuple[str, ...] = ()
+    """what the folder it was read from did not hold, and what stands in for it"""
 
 
 def build(
@@ -50,19 +55,18 @@ def build(
 ) -> Bundle:
     """A policy with random weights (seed torch beforehand)."""
     names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-    config = tiny_config(
+    config = scratch_config(
         backbone,
         vocabulary=tokenizer.get_vocab_size(),
         image=policy.image,
         special={name: token_id(tokenizer, name) for name in names},
     )
-    return _assemble(config, policy, tokenizer, spec, codec)
+    return _assemble(Backbone(config), policy, tokenizer, spec, codec)
 
 
 def _assemble(
-    config: Qwen3VLConfig, policy: PolicyConfig, tokenizer: Tokenizer, spec: RobotSpec, codec: Codec
+    net: Backbone, policy: PolicyConfig, tokenizer: Tokenizer, spec: RobotSpec, codec: Codec
 ) -> Bundle:
-    net = Backbone(config)
     prompts = PromptBuilder(tokenizer, spec, image=policy.image, crop=policy.crop, patch=net.patch)
     actions = policy.chunk * len(spec.action)
     return Bundle(
@@ -91,7 +95,7 @@ def with_channels(bundle: Bundle, channels: tuple[int, ...]) -> Bundle:
 def tensors(policy: LatentPolicy) -> dict[str, Tensor]:
     """Every parameter under its Hugging Face name; a tied head is left out."""
     net = policy.backbone.net
-    found = {k: v for k, v in net.state_dict().items() if not (k == "lm_head.weight" and _tied(net.config))}
+    found = {k: v for k, v in net.state_dict().items() if not (k == HEAD and _tied(net.config))}
     found.update({_VALUE + k: v for k, v in policy.value_head.state_dict().items()})
     return found
 
@@ -125,16 +129,26 @@ def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32)
         write(bundle, new, dtype)
 
 
-def write(bundle: Bundle, directory: Path, dtype: torch.dtype = torch.float32) -> None:
-    """The files of a policy, into an existing folder."""
+def write(
+    bundle: Bundle,
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    own: bool = True,
+    shard: int = SHARD,
+) -> None:
+    """The files of a policy, into an existing folder; `own=False` leaves out what only we read."""
     policy = bundle.policy
-    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors(policy).items()}
-    # Written by Python, so that a full disk is an OSError like any other.
-    (directory / "model.safetensors").write_bytes(serialize(weights, metadata={"format": "pt"}))
-    policy.backbone.net.config.save_pretrained(directory)
-    bundle.prompts.tokenizer.save(str(directory / "tokenizer.json"))
-    codec = {"q01": bundle.codec.q01, "q99": bundle.codec.q99, "mask": bundle.codec.mask}
-    _dump(directory / "statistics.json", {bundle.spec.name: {"action": codec}})
+    found = tensors(policy)
+    write_tensors(directory, found, dtype, shard=shard)
+    config = policy.backbone.net.config
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = dtype
+    config.save_pretrained(directory)
+    hub.write_tokenizer(directory, bundle.prompts.tokenizer)
+    hub.write_statistics(directory, bundle.codec, bundle.spec)
+    count = sum(tensor.numel() for tensor in found.values())
+    hub.write_card(directory, bundle.spec, policy.config, bundle.codec, count)
     facts = {
         "format": _FORMAT,
         "policy": to_dict(policy.config),
@@ -142,95 +156,107 @@ def write(bundle: Bundle, directory: Path, dtype: torch.dtype = torch.float32) -
         "latent_rms": policy.latent_rms,
         "channels": bundle.channels,
     }
-    _dump(directory / "lastr1.json", facts)
+    if own:
+        hub.write_json(directory / _OWN, facts)
 
 
-def _dump(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def load(directory: Path, *, policy: PolicyConfig | None = None) -> Bundle:
+def load(
+    directory: Path,
+    *,
+    policy: PolicyConfig | None = None,
+    robot: RobotSpec | None = None,
+    codec: Codec | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Bundle:
     """Read what `save` wrote; `policy` replaces the stored knobs (a base that learns to think otherwise).
+
+    With a `robot`, a released checkpoint can be read too, which does not say what it drives; and with a
+    `codec` also a downloaded Qwen3-VL, which has no action statistics, no value head and none of our tokens
+    (their rows and the value head are drawn: seed torch beforehand).  `dtype` is that of the backbone.
 
     `UserError` names the file that is missing, damaged or does not fit.
     """
-    facts = _read(directory, "lastr1.json")
-    with _understood(directory / "lastr1.json"):
+    if robot is not None and _is_foreign(directory):
+        return _load_foreign(directory, policy or hub.RELEASED, robot, codec, dtype)
+    facts = hub.read_json(directory, _OWN)
+    with understood(directory / _OWN):
         if facts["format"] != _FORMAT:
-            raise UserError(f"{directory / 'lastr1.json'}: not a lastr1 policy of format {_FORMAT}")
+            raise UserError(f"{directory / _OWN}: not a lastr1 policy of format {_FORMAT}")
         spec = from_dict(RobotSpec, facts["spec"])
         rms, channels = float(facts["latent_rms"]), tuple(facts["channels"])
     policy = policy or stored_policy(directory)
-    with _understood(directory / "statistics.json"):
-        (statistics,) = _read(directory, "statistics.json").values()
-        codec = Codec(**{key: tuple(statistics["action"][key]) for key in ("q01", "q99", "mask")})
-    _read(directory, "config.json")
-    _read(directory, "tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    bundle = _assemble(stored_config(directory), policy, tokenizer, spec, codec)
-    _fill(bundle.policy, directory)
+    codec = hub.read_codec(directory)
+    stored = read_tensors(directory)
+    tokenizer = hub.read_tokenizer(directory)
+    net = read_backbone(directory, tokenizer, stored, dtype)
+    bundle = _assemble(net, policy, tokenizer, spec, codec)
+    fill(bundle.policy, stored, str(source_of(directory)))
     bundle.policy.calibrate(rms)
-    return Bundle(
-        policy=bundle.policy,
-        prompts=bundle.prompts,
-        codec=codec,
-        spec=spec,
-        channels=channels,
-    )
+    return replace(bundle, channels=channels)
+
+
+def _load_foreign(
+    directory: Path, policy: PolicyConfig, robot: RobotSpec, codec: Codec | None, dtype: torch.dtype
+) -> Bundle:
+    remarks = []
+    tokenizer = hub.read_tokenizer(directory)
+    bare = not knows_policy(tokenizer)
+    if bare and codec is None:
+        raise UserError(f"{directory} is a bare model, without action tokens: give it as --base of a warm-up")
+    if hub.statistics_of(directory) is not None or codec is None:
+        codec = _fitting(hub.read_codec(directory), robot, directory)
+    else:
+        remarks.append("no action statistics: those at hand are used")
+    new = add_policy_tokens(tokenizer) if bare else range(0)
+    stored = read_tensors(directory)
+    net = read_backbone(directory, tokenizer, stored, dtype)
+    bundle = _assemble(net, policy, tokenizer, robot, codec)
+    if not any(name.startswith(_VALUE) for name in stored):
+        remarks.append("no value head: drawn")
+        stored |= {k: v.clone() for k, v in tensors(bundle.policy).items() if k.startswith(_VALUE)}
+    fill(bundle.policy, stored, str(source_of(directory)))
+    if bare:
+        remarks.append(f"no action or latent tokens: {len(new)} added, their rows drawn")
+        draw_rows(net, new)
+    return replace(bundle, remarks=tuple(f"{directory}: {remark}" for remark in remarks))
+
+
+def _is_foreign(directory: Path) -> bool:
+    return not (directory / _OWN).is_file() and (directory / hub.CONFIG).is_file()
+
+
+def _fitting(codec: Codec, robot: RobotSpec, directory: Path) -> Codec:
+    if len(codec.q01) != len(robot.action):
+        raise UserError(
+            f"{hub.statistics_of(directory)} is about {len(codec.q01)} action dimensions, "
+            f"{robot.name} has {len(robot.action)}: use the recipe of its robot"
+        )
+    return codec
 
 
 def stored_policy(directory: Path) -> PolicyConfig:
     """The knobs a policy on disk was taught with."""
-    facts = _read(directory, "lastr1.json")
-    with _understood(directory / "lastr1.json"):
+    if _is_foreign(directory):
+        return hub.RELEASED
+    facts = hub.read_json(directory, _OWN)
+    with understood(directory / _OWN):
         return from_dict(PolicyConfig, facts["policy"])
 
 
-@contextlib.contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """Whatever does not fit inside a file of facts is a fault of that file."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged or of another version ({error!r}); use another") from None
-
-
-def _fill(policy: LatentPolicy, directory: Path) -> None:
-    path = _existing(directory, "model.safetensors")
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
-    fill(policy, stored, str(path))
-
-
-def fill(policy: LatentPolicy, stored: dict[str, Tensor], source: str) -> None:
-    """Copy tensors into the policy; every name and shape must fit."""
+def fill(policy: LatentPolicy, stored: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into the policy; every name and shape must fit, or nothing is changed."""
     wanted = tensors(policy)
     for name in sorted(wanted.keys() ^ stored.keys()):
         raise UserError(f"{source}: tensor {name} is {'missing' if name in wanted else 'unknown'}")
+    for name, tensor in wanted.items():
+        if tensor.shape != stored[name].shape:
+            raise UserError(f"{source}: {name} is {list(stored[name].shape)}, not {list(tensor.shape)}")
+        if not stored[name].is_floating_point():
+            raise UserError(f"{source}: {name} is quantised ({stored[name].dtype}): use an unquantised model")
     with torch.no_grad():
         for name, tensor in wanted.items():
-            if tensor.shape != stored[name].shape:
-                raise UserError(f"{source}: {name} is {list(stored[name].shape)}, not {list(tensor.shape)}")
             tensor.copy_(stored[name])
 
 
 def _tied(config: Any) -> bool:
     return bool(config.tie_word_embeddings)
-
-
-def _existing(directory: Path, name: str) -> Path:
-    path = directory / name
-    if not path.is_file():
-        raise UserError(f"{directory} is not a policy: {name} is missing")
-    return path
-
-
-def _read(directory: Path, name: str) -> dict[str, Any]:
-    path = _existing(directory, name)
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
-    return values

@@ -1,0 +1,108 @@
+"""Tensors on disk as Hugging Face lays them out: a safetensors file, or several and an index; no pickle."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from lastr1.model.hub import existing, read_json, understood
+from lastr1.types import UserError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD = 2_000_000_000
+"""bytes of one file; a larger tensor has a file to itself"""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def write_tensors(
+    directory: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, *, shard: int = SHARD
+) -> None:
+    """Write `tensors` as `dtype`, in files of at most `shard` bytes each.
+
+    One file has no index.  No more than one file is held in memory.
+    """
+    groups = list(_grouped(tensors, dtype.itemsize, shard))
+    where: dict[str, str] = {}
+    for number, names in enumerate(groups, 1):
+        name = SINGLE if len(groups) == 1 else f"model-{number:05}-of-{len(groups):05}.safetensors"
+        part = {key: tensors[key].detach().to("cpu", dtype).contiguous() for key in names}
+        # Written by Python, so that a full disk is an OSError like any other.
+        (directory / name).write_bytes(serialize(part, metadata={"format": "pt"}))
+        where.update(dict.fromkeys(names, name))
+    if len(groups) > 1:
+        size = dtype.itemsize * sum(tensor.numel() for tensor in tensors.values())
+        index = {"metadata": {"total_size": size}, "weight_map": where}
+        (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+def _grouped(tensors: Mapping[str, Tensor], width: int, limit: int) -> Iterator[list[str]]:
+    names: list[str] = []
+    size = 0
+    for name, tensor in tensors.items():
+        more = width * tensor.numel()
+        if names and size + more > limit:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += more
+    yield names
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Every tensor of a model folder, mapped from disk (nothing is in memory before it is used).
+
+    `UserError` names the file that is missing, damaged, a pickle, or not what the index says.
+    """
+    if (directory / SINGLE).is_file() or not (directory / INDEX).is_file():
+        return _read_file(_weights(directory))
+    where = _index(directory)
+    found: dict[str, Tensor] = {}
+    for name in sorted(set(where.values())):
+        part = _read_file(existing(directory, name))
+        for key in sorted(part.keys() ^ {key for key, file in where.items() if file == name}):
+            raise UserError(
+                f"{directory / INDEX} and {name} disagree about tensor {key}: download the folder again"
+            )
+        found.update(part)
+    return found
+
+
+def source_of(directory: Path) -> Path:
+    """The file to name when the tensors do not fit."""
+    return directory / (SINGLE if (directory / SINGLE).is_file() else INDEX)
+
+
+def stored_dtype(stored: Mapping[str, Tensor]) -> torch.dtype:
+    """The type that holds every stored number: bf16 if all are, otherwise fp32."""
+    return torch.bfloat16 if {t.dtype for t in stored.values()} == {torch.bfloat16} else torch.float32
+
+
+def _index(directory: Path) -> dict[str, str]:
+    path = directory / INDEX
+    with understood(path):
+        where = dict(read_json(directory, INDEX)["weight_map"])
+        names = {Path(name).name for name in where.values()}
+    if not where or names != set(where.values()):
+        raise UserError(f"{path} is damaged (weight_map must name files of its own folder); use another")
+    return where
+
+
+def _weights(directory: Path) -> Path:
+    if not (directory / SINGLE).is_file():
+        for pattern in PICKLES:
+            for path in sorted(directory.glob(pattern)):
+                raise UserError(f"{path} is a pickle, which can run code: use a folder with {SINGLE}")
+    return existing(directory, SINGLE)
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
