@@ -82,6 +82,8 @@ class PolicyConfig:
     """stop rule at evaluation: first p >= threshold, largest p, or mode of the sampled categorical [3]"""
     stop_threshold: float = 0.99
     """threshold of the `first` rule"""
+    schedule: Literal["speculative", "fused", "static", "plain"] = "speculative"
+    """how slots share calls of the model while acting; the decision is the same [2.8]"""
     crop: float = 0.9
     """share of the image edge kept by the centre crop (1: none) [2.4]"""
     image: int = 256

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Cache, DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration, StaticCache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 from lastr1.config import BackboneConfig
@@ -25,6 +25,7 @@ __all__ = [
     "Embedded",
     "Prompt",
     "Qwen3VLConfig",
+    "fixed_cache",
     "fork_cache",
     "new_cache",
     "stored_config",
@@ -202,7 +203,7 @@ class Backbone(nn.Module):
         positions: Int[Tensor, "3 B Q"],
         mask: Bool[Tensor, "B 1 Q S"],
         *,
-        cache: DynamicCache | None = None,
+        cache: Cache | None = None,
         seen: Embedded | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """Hidden states after the final norm.
@@ -235,6 +236,11 @@ def stored_config(directory: Path) -> Qwen3VLConfig:
 def new_cache() -> DynamicCache:
     """An empty key/value cache."""
     return DynamicCache()
+
+
+def fixed_cache(backbone: Backbone, length: int) -> StaticCache:
+    """An empty key/value cache with room for `length` slots, all of which every query must mask or see."""
+    return StaticCache(config=backbone.net.config.text_config, max_cache_len=length)
 
 
 def fork_cache(cache: DynamicCache) -> DynamicCache:

@@ -3,6 +3,7 @@
 Axes: B decisions, L latent slots, K stop candidates, D width, N action tokens, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from lastr1.model.heads import Reading, chosen, head_logits, value_head
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
 from lastr1.model.noise import Noise
 from lastr1.model.prompt import SpecialTokens
+from lastr1.model.thinking import SCHEDULES, Rules, Thinking
 
 _STOPS: dict[str, type[ConsistentStop] | type[ReleasedStop]] = {
     "consistent": ConsistentStop,
@@ -41,7 +43,7 @@ class Thought:
     """What was fed back while thinking, and when it stopped."""
 
     latent: Float[Tensor, "B L D"]
-    """z, exactly as fed; slots after the stop are filled but do not count"""
+    """z, exactly as fed; slots after the stop do not count (0 where they were never reached)"""
     groups: Int[Tensor, "B"]
     """1..K (0 for the action-only policy)"""
 
@@ -81,7 +83,8 @@ class LatentPolicy(nn.Module):
         self.value_head = value_head(backbone.width)
         stop = _STOPS[config.stop_likelihood]
         self.stop: StopLikelihood = stop(config.temperature)
-        self.evaluation_stop: StopLikelihood = stop(1.0)
+        # The `first` rule tests this very probability, and it needs no candidate after the stop.
+        self.evaluation_stop: StopLikelihood = ReleasedStop(1.0) if config.eval_stop == "first" else stop(1.0)
         self.calibrate(1.0)
 
     def calibrate(self, latent_rms: float) -> None:
@@ -105,65 +108,52 @@ class LatentPolicy(nn.Module):
     def decide(self, prompt: Prompt, noise: Noise | None = None) -> Decision:
         """Think with the cache, stop, act.  With `noise` everything is sampled; without, greedy (evaluation).
 
-        All K groups are computed, each with G calls of the language model (fused schedule, ALGORITHM.md 2.8).
+        `policy.schedule` says how (`thinking.py`, ALGORITHM.md 2.8); the decision is the same.  Latents of
+        groups that an early exit never reached are 0.
         """
-        config = self.config
-        batch, length = prompt.token_ids.shape
-        seen = self.backbone.look(prompt)
-        layout = self.layout(length, self.action_tokens)
-        positions = sequence_positions(layout, seen.positions, seen.free)
-        full = torch.full((batch,), config.stop_candidates, device=positions.device)
-        mask = attention_mask(layout, prompt.mask, full)
-        cache = new_cache()
-
-        def run(embeds: Tensor, start: int, mask: Tensor = mask) -> Tensor:
-            end = start + embeds.shape[1]
-            return self.backbone(  # type: ignore[no-any-return]
-                embeds,
-                positions[:, :, start:end],
-                mask[:, :, start:end, :end],
-                cache=cache,
-                seen=seen if start == 0 else None,
-            )
-
-        mean = run(torch.cat([seen.embeds, self._opening(batch)], dim=1), 0)[:, -1]
-        means, fed, stop_states, value_states = [], [], [], []
-        stop_token = self._stop_token(batch)
-        for i, slot in enumerate(layout.latent_slots()):
-            means.append(mean)
-            z = self.latent.sample(mean, noise.latent[:, i].to(mean)) if noise is not None else mean
-            fed.append(z)
-            if slot in layout.stop_states():
-                stop_state, mean = run(torch.cat([z[:, None], stop_token], dim=1), slot).unbind(1)
-                stop_states.append(stop_state)
-                value_states.append(mean)
-            else:
-                mean = run(z[:, None], slot)[:, -1]
-
-        states = torch.stack([*stop_states, mean], dim=1)[
-            :, : config.stop_candidates
-        ]  # [B, K, D], also K = 0
-        scores = self.stop_logits(states)
-        groups = self._choose(states, scores, noise)
-        acting = attention_mask(layout, prompt.mask, groups)
-        empty = mean.new_zeros(batch, self.action_tokens, self.backbone.width)
-        logits = self.action_logits(run(empty, layout.action, acting))
-        tokens = (
-            draw_actions(logits, config.temperature, noise.action) if noise is not None else logits.argmax(-1)
-        )
-        value_state = torch.stack(value_states or [mean], dim=1)
+        seen, rules = self.backbone.look(prompt), self._greedy() if noise is None else self._sampling(noise)
+        trail = Thinking(
+            self.backbone,
+            self.layout(prompt.token_ids.shape[1], self.action_tokens),
+            seen,
+            opening=self._opening(len(prompt.token_ids)),
+            stop=self._stop_token(1),
+            schedule=SCHEDULES[self.config.schedule],
+            rules=rules,
+        ).run()
+        logits = self.action_logits(trail.action_state)
         reading = Reading(
-            mean=torch.stack([*means, mean], dim=1)[:, : config.latents],
-            stop_state=states,
-            stop_logits=scores,
-            value=self.value(chosen(value_state, groups)),
+            mean=trail.mean,
+            stop_state=trail.stop_state,
+            stop_logits=self.stop_logits(trail.stop_state),
+            value=self.value(chosen(trail.value_states, trail.groups)),
             action_logits=logits,
         )
-        thought = Thought(latent=torch.stack([*fed, mean], dim=1)[:, : config.latents], groups=groups)
+        thought, tokens = Thought(latent=trail.latent, groups=trail.groups), rules.tokens(logits)
         return Decision(
             thought=thought,
             tokens=tokens,
             terms=self.score(reading, thought, tokens, sampled=noise is not None),
+        )
+
+    def _sampling(self, noise: Noise) -> Rules:
+        temperature = self.config.temperature
+        return Rules(
+            latent=lambda mean, i: self.latent.sample(mean, noise.latent[:, i].to(mean)),
+            score=self.stop_logits,
+            enough=math.inf,
+            groups=lambda scores: draw_stop(scores, temperature, noise.stop),
+            tokens=lambda logits: draw_actions(logits, temperature, noise.action),
+        )
+
+    def _greedy(self) -> Rules:
+        rule, threshold = self.config.eval_stop, self.config.stop_threshold
+        return Rules(
+            latent=lambda mean, _: mean,
+            score=self.stop_logits if rule == "mode" else self.stop_confidence,
+            enough=math.log(threshold) if rule == "first" else math.inf,
+            groups=lambda scores: evaluation_stop(rule, scores, scores, threshold),
+            tokens=lambda logits: logits.argmax(-1),
         )
 
     def hear(self, seen: Embedded) -> Heard:
@@ -240,15 +230,16 @@ class LatentPolicy(nn.Module):
         """Log-probabilities of what was chosen; at the sampling temperature, or 1 for greedy decisions."""
         temperature = self.config.temperature if sampled else 1.0
         stop = self.stop if sampled else self.evaluation_stop
+        used = self.used(thought.groups)
         return PolicyTerms(
             action_logp=action_logp(reading.action_logits, tokens, temperature),
             stop_logp=stop.logp(
                 reading.stop_logits,
-                self.vocabulary_logsumexp(reading.stop_state, temperature),
+                self._normaliser(stop, reading, thought.groups, temperature),
                 thought.groups,
             ),
-            latent=reading.mean.float(),
-            latent_used=self.used(thought.groups),
+            latent=torch.where(used[..., None], reading.mean.float(), 0.0),
+            latent_used=used,
             value=reading.value,
         )
 
@@ -257,13 +248,28 @@ class LatentPolicy(nn.Module):
         slot = torch.arange(self.config.latents, device=groups.device)
         return slot[None] < self.config.latents_per_group * groups[:, None]
 
-    def stop_logits(self, state: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
+    def stop_logits(self, state: Float[Tensor, "*any D"]) -> Float[Tensor, "*any"]:
         """Raw logits of the stop token, fp32."""
         return head_logits(state, self.backbone.head[self.tokens.latent_end][None]).squeeze(-1)
 
-    def vocabulary_logsumexp(self, state: Float[Tensor, "B K D"], temperature: float) -> Float[Tensor, "B K"]:
+    def stop_confidence(self, state: Float[Tensor, "*any D"]) -> Float[Tensor, "*any"]:
+        """log p of the stop token in the whole vocabulary at temperature 1."""
+        return self.stop_logits(state) - self.vocabulary_logsumexp(state, 1.0)
+
+    def vocabulary_logsumexp(
+        self, state: Float[Tensor, "*any D"], temperature: float
+    ) -> Float[Tensor, "*any"]:
         """log of the sum over the whole vocabulary of exp(logit / temperature), fp32."""
         return torch.logsumexp(head_logits(state, self.backbone.head) / temperature, dim=-1)
+
+    def _normaliser(
+        self, stop: StopLikelihood, reading: Reading, groups: Tensor, temperature: float
+    ) -> Float[Tensor, "B K"]:
+        """The whole vocabulary's logsumexp at the stop, for the likelihood that reads it there; else 0."""
+        if not isinstance(stop, ReleasedStop) or self.config.stop_candidates == 0:
+            return torch.zeros_like(reading.stop_logits)
+        here = self.vocabulary_logsumexp(chosen(reading.stop_state, groups), temperature)
+        return here[:, None].expand_as(reading.stop_logits)
 
     def action_logits(self, hidden: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 256"]:
         """Logits of the 256 action tokens, fp32."""
@@ -275,15 +281,6 @@ class LatentPolicy(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             value: Tensor = self.value_head(state.float()).squeeze(-1)
         return value
-
-    def _choose(self, states: Tensor, scores: Tensor, noise: Noise | None) -> Tensor:
-        config = self.config
-        if config.stop_candidates == 0:
-            return torch.zeros(states.shape[0], dtype=torch.long, device=states.device)
-        if noise is not None:
-            return draw_stop(scores, config.temperature, noise.stop)
-        vocabulary = scores - self.vocabulary_logsumexp(states, 1.0)
-        return evaluation_stop(config.eval_stop, scores, vocabulary, config.stop_threshold)
 
     def _opening(self, batch: int) -> Tensor:
         thinks = self.config.stop_candidates > 0

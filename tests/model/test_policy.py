@@ -56,21 +56,8 @@ def test_thinking_with_the_cache_is_one_pass(tiny, observations, noise, reading,
     assert again.latent_used.sum(1).tolist() == (group * decision.thought.groups).tolist()
 
 
-@pytest.mark.parametrize(("group", "groups"), SHAPES)
-def test_calls_of_the_language_model(tiny, observations, noise, group, groups):
-    """1 + K*G + 1, and the image is encoded once (ALGORITHM.md 2.8)."""
-    bundle = thinking(tiny, group, groups)
-    calls = {"language_model": [], "visual": []}
-    model = bundle.policy.backbone.net.model
-    for name, made in calls.items():
-        getattr(model, name).register_forward_hook(lambda *_, made=made: made.append(1))
-    bundle.policy.decide(bundle.prompts.build(observations(3)), noise(bundle, range(3)))
-    assert len(calls["language_model"]) == 1 + groups * group + 1
-    assert len(calls["visual"]) == 1
-
-
-def test_what_is_fed_is_what_is_stored(tiny, observations, noise):
-    """z = mean + sigma * eps bit for bit; without noise z = mean."""
+def test_what_is_fed_is_what_is_stored(tiny, observations, noise, reading):
+    """z = mean + sigma * eps bit for bit; without noise z = mean; the terms keep the means that count."""
     bundle = tiny(latent_noise=0.2)
     bundle.policy.calibrate(1.5)
     prompt, drawn = bundle.prompts.build(observations(4)), noise(bundle, range(4))
@@ -78,12 +65,16 @@ def test_what_is_fed_is_what_is_stored(tiny, observations, noise):
     embed = bundle.policy.backbone.forward
     bundle.policy.backbone.forward = lambda embeds, *a, **k: fed.append(embeds) or embed(embeds, *a, **k)
     decision = bundle.policy.decide(prompt, drawn)
-    z, mean = decision.thought.latent, decision.terms.latent
+    z, mean = decision.thought.latent, reading().mean
     torch.testing.assert_close(z - mean, 0.2 * 1.5 * drawn.latent, atol=1e-6, rtol=0)
+    used = decision.terms.latent_used
+    assert torch.equal(decision.terms.latent[used], mean[used])
+    assert (decision.terms.latent[~used] == 0).all()
+    assert (~used).any()
     assert torch.equal(torch.stack([e[:, 0] for e in fed[1:-1]], dim=1), z)
     assert (fed[-1] == 0).all()
     greedy = bundle.policy.decide(prompt)
-    assert torch.equal(greedy.thought.latent, greedy.terms.latent)
+    assert torch.equal(greedy.thought.latent, reading().mean)
 
 
 def test_stop_is_recorded_with_the_probability_it_was_drawn_with(tiny, observations, noise, reading):
