@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -32,9 +32,11 @@ class Arguments:
     demos: Path | None = None
     """demonstrations to warm up on (none: straight from the scripted expert)"""
     checkpoint: Path | None = None
-    """policy to start from or to evaluate"""
+    """policy to start from, to evaluate or to convert"""
     resume: bool = False
     """continue the run in --out"""
+    to: Literal["lastr1", "released"] = "lastr1"
+    """layout that `convert` writes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,15 @@ def _evaluate(args: Arguments) -> None:
     sys.stdout.write(table(result) + f"\nwritten to {out / 'result.json'}\n")
 
 
+def _convert(args: Arguments) -> None:
+    from lastr1.train.convert import convert
+
+    if args.checkpoint is None or args.out is None:
+        raise UserError("convert needs --checkpoint DIR and --out DIR, for example --out checkpoints/spatial")
+    for line in convert(args.config, args.checkpoint, args.out, args.to):
+        sys.stdout.write(line + "\n")
+
+
 def _demo(args: Arguments) -> None:
     from lastr1.report.demo import demo
 
@@ -194,5 +205,6 @@ JOBS = {
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
+    "convert": Job(help="a released checkpoint or a Qwen3-VL into a policy, and back (--to)", run=_convert),
 }
 """command -> job"""

@@ -218,3 +218,86 @@ def refused(capsys, complaint):
         return complaint(err)
 
     return check
+
+
+# What Hugging Face's own programs write, at toy size: the layouts that `weights.load` has to read.
+
+QWEN_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>", "<think>", "</think>",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def qwen_folder():
+    """`qwen_folder(directory, tied=True, ours=False, shards=3, dtype=bfloat16)`: a downloaded Qwen3-VL.
+
+    With `ours`, the layout of a released checkpoint: our tokens, a value head, the statistics of a robot with
+    three moves and a gripper.
+    """
+    import json
+
+    from huggingface_hub import save_torch_state_dict
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    from lastr1.model.heads import value_head
+
+    def tokenizer(ours):
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        words = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+        words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        words.decoder = decoders.ByteLevel()
+        names = [*QWEN_TOKENS]
+        if ours:
+            actions = [f"<action_{i}>" for i in range(256)]
+            names += [*actions, "<latent_start>", "<latent_end>", "<latent_pad>"]
+        words.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+        return words
+
+    def make(directory, *, tied=True, ours=False, shards=3, dtype=torch.bfloat16, rows=640):
+        words = tokenizer(ours)
+        rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+        config = Qwen3VLConfig(
+            text_config={
+                "vocab_size": rows, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "rope_theta": 5e6,
+                "rope_scaling": rope, "tie_word_embeddings": tied, "dtype": "bfloat16",
+            },
+            vision_config={
+                "depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32,
+                "num_position_embeddings": 256, "deepstack_visual_indexes": [0], "dtype": "bfloat16",
+            },
+            image_token_id=words.token_to_id("<|image_pad|>"),
+            video_token_id=words.token_to_id("<|video_pad|>"),
+            vision_start_token_id=words.token_to_id("<|vision_start|>"),
+            vision_end_token_id=words.token_to_id("<|vision_end|>"),
+            tie_word_embeddings=tied,
+        )  # fmt: skip
+        torch.manual_seed(1)
+        weights = Qwen3VLForConditionalGeneration(config).state_dict()
+        if tied:
+            del weights["lm_head.weight"]
+        if ours:
+            weights.update({f"value_head.mlp.{k}": v for k, v in value_head(32).state_dict().items()})
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+        size = sum(tensor.nbytes for tensor in weights.values())
+        directory.mkdir(parents=True)
+        save_torch_state_dict(weights, directory, max_shard_size=-(-size // shards) + 30_000)
+        config.save_pretrained(directory)
+        words.save(str(directory / "tokenizer.json"))
+        (directory / "generation_config.json").write_text("{}")
+        if ours:
+            action = {
+                "q01": [-0.9, -0.5, -1.0, 0.0],
+                "q99": [0.7, 0.8, 1.0, 1.0],
+                "mask": [True] * 3 + [False],
+            }
+            facts = {
+                "toy_suite": {"action": action, "state": {"q01": [0.0]}, "num_transitions": 9},
+                "later": {},
+            }
+            (directory / "dataset_statistics.json").write_text(json.dumps(facts))
+        return directory
+
+    return make

@@ -46,6 +46,8 @@ class Bundle:
     spec: RobotSpec
     channels: tuple[int, ...] = ()
     """teacher channels that the latents were taught (empty: not taught)"""
+    bare: bool = False
+    """a downloaded Qwen3-VL that has not been taught to think or act"""
     remarks: tuple[str, ...] = ()
     """what the folder it was read from did not hold, and what stands in for it"""
 
@@ -176,7 +178,7 @@ def load(
 
     `UserError` names the file that is missing, damaged or does not fit.
     """
-    if robot is not None and _is_foreign(directory):
+    if robot is not None and is_foreign(directory):
         return _load_foreign(directory, policy or hub.RELEASED, robot, codec, dtype)
     facts = hub.read_json(directory, _OWN)
     with understood(directory / _OWN):
@@ -203,10 +205,16 @@ def _load_foreign(
     bare = not knows_policy(tokenizer)
     if bare and codec is None:
         raise UserError(f"{directory} is a bare model, without action tokens: give it as --base of a warm-up")
-    if hub.statistics_of(directory) is not None or codec is None:
-        codec = _fitting(hub.read_codec(directory), robot, directory)
+    path = hub.statistics_of(directory)
+    found = hub.read_codec(directory) if path is not None or codec is None else None
+    if found is not None and len(found.q01) == len(robot.action):
+        codec = found
+    elif codec is not None:
+        remarks.append(f"no action statistics of {robot.name}: those at hand are used")
     else:
-        remarks.append("no action statistics: those at hand are used")
+        raise UserError(
+            f"{path} is not about the {len(robot.action)} dimensions of {robot.name}: use another recipe"
+        )
     new = add_policy_tokens(tokenizer) if bare else range(0)
     stored = read_tensors(directory)
     net = read_backbone(directory, tokenizer, stored, dtype)
@@ -218,25 +226,17 @@ def _load_foreign(
     if bare:
         remarks.append(f"no action or latent tokens: {len(new)} added, their rows drawn")
         draw_rows(net, new)
-    return replace(bundle, remarks=tuple(f"{directory}: {remark}" for remark in remarks))
+    return replace(bundle, bare=bare, remarks=tuple(f"{directory}: {remark}" for remark in remarks))
 
 
-def _is_foreign(directory: Path) -> bool:
+def is_foreign(directory: Path) -> bool:
+    """A released checkpoint or a downloaded model: nothing says how it thinks, and about which robot."""
     return not (directory / _OWN).is_file() and (directory / hub.CONFIG).is_file()
-
-
-def _fitting(codec: Codec, robot: RobotSpec, directory: Path) -> Codec:
-    if len(codec.q01) != len(robot.action):
-        raise UserError(
-            f"{hub.statistics_of(directory)} is about {len(codec.q01)} action dimensions, "
-            f"{robot.name} has {len(robot.action)}: use the recipe of its robot"
-        )
-    return codec
 
 
 def stored_policy(directory: Path) -> PolicyConfig:
     """The knobs a policy on disk was taught with."""
-    if _is_foreign(directory):
+    if is_foreign(directory):
         return hub.RELEASED
     facts = hub.read_json(directory, _OWN)
     with understood(directory / _OWN):

@@ -23,7 +23,7 @@ from lastr1.model.prompt import tiny_tokenizer
 from lastr1.model.weights import Bundle
 from lastr1.rollout.scripted import demonstrations
 from lastr1.spec import RobotSpec, mismatches
-from lastr1.train.progress import track
+from lastr1.train.progress import say, track
 from lastr1.types import UserError
 
 BUILTIN = Path(lastr1.__file__).parent / "assets" / "tabletop_base"
@@ -105,16 +105,20 @@ def _scripted(config: Config) -> Iterator[Demonstration]:
 
 def scratch_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...]) -> Bundle:
     """Random weights, a tokenizer over the tasks' words, and the robot's own limits as action statistics."""
-    codec = Codec(
+    return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, limits(spec))
+
+
+def limits(spec: RobotSpec) -> Codec:
+    """The robot's own limits in place of action statistics."""
+    return Codec(
         q01=tuple(dim.low for dim in spec.action),
         q99=tuple(dim.high for dim in spec.action),
         mask=tuple(not dim.binary for dim in spec.action),
     )
-    return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, codec)
 
 
 def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: DemonstrationSet) -> Bundle:
-    """What the warm-up starts from: random weights, the built-in base, or a policy on disk.
+    """What the warm-up starts from: random weights, the built-in base, a policy on disk, or a Qwen3-VL.
 
     A base keeps its action statistics if it already drives the same action space; otherwise, as from scratch,
     they are the percentiles of the demonstrations (ALGORITHM.md 6.1).
@@ -123,7 +127,10 @@ def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: 
     codec = Codec(q01=found.q01, q99=found.q99, mask=found.mask)
     if config.base == "scratch":
         return weights.with_robot(scratch_bundle(config, spec, tasks), spec, codec)
-    base = weights.load(BUILTIN if config.base == "builtin" else Path(config.base), policy=config.policy)
+    path = BUILTIN if config.base == "builtin" else Path(config.base)
+    base = weights.load(path, policy=config.policy, robot=spec, codec=codec)
+    for remark in base.remarks:
+        say(f"warm-up: {remark}")
     if base.spec.action == spec.action:
         codec = base.codec
     return weights.with_robot(base, spec, codec)
@@ -143,7 +150,14 @@ def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) 
 
 def load_policy(directory: Path, spec: RobotSpec, policy: PolicyConfig | None = None) -> Bundle:
     """A policy for this robot.  `UserError` lists what differs between the checkpoint's robot and `spec`."""
-    bundle = weights.load(directory, policy=policy)
+    if policy is not None and policy.latent_policy == "gaussian" and weights.is_foreign(directory):
+        raise UserError(
+            f"{directory} does not hold the scale of its latents: measure it with lastr1 convert, or use "
+            f"--policy.latent-policy deterministic"
+        )
+    bundle = weights.load(directory, policy=policy, robot=spec)
+    for remark in bundle.remarks:
+        say(f"policy: {remark}")
     bundle.policy.eval()
     wrong = mismatches(bundle.spec, spec)
     if wrong:

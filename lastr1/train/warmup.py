@@ -4,7 +4,7 @@ Axes: B samples, L latent slots, D width, N action tokens, C control steps, A ac
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from lastr1.config import WarmupConfig
 from lastr1.demos.dataset import Batch, DemonstrationSet
 from lastr1.demos.teacher import Targets
 from lastr1.model.backbone import Prompt
-from lastr1.model.policy import Thought
+from lastr1.model.policy import LatentPolicy, Thought
 from lastr1.model.weights import Bundle
 
 
@@ -128,21 +128,31 @@ def cosine_rate(step: int, steps: int, peak: float, *, end: float, ramp: int) ->
     return peak * (end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-@torch.no_grad()
 def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int = 256) -> float:
-    """RMS of the latents thought on demonstrated frames; fixes the noise of the run to come (4.3)."""
+    """Fix the noise of the run to come by the latents thought on demonstrated frames (4.3)."""
     generator = np.random.default_rng([seed, 4])
+
+    def prompts() -> Iterator[Prompt]:
+        for _ in range(-(-decisions // 64)):
+            batch = data.draw(64, generator)
+            pixels = np.stack(
+                [bundle.prompts.pixels(batch.images[c][i]) for i in range(64) for c in bundle.prompts.cameras]
+            )
+            yield bundle.prompts.batch(batch.instructions, pixels)
+
+    return fix_latent_scale(bundle.policy, prompts())
+
+
+@torch.no_grad()
+def fix_latent_scale(policy: LatentPolicy, prompts: Iterable[Prompt]) -> float:
+    """RMS of the latents thought on these prompts, which scales the noise from now on (4.3)."""
     total, count = 0.0, 0
-    for _ in range(-(-decisions // 64)):
-        batch = data.draw(64, generator)
-        pixels = np.stack(
-            [bundle.prompts.pixels(batch.images[c][i]) for i in range(64) for c in bundle.prompts.cameras]
-        )
-        terms = bundle.policy.decide(bundle.prompts.batch(batch.instructions, pixels)).terms
+    for prompt in prompts:
+        terms = policy.decide(prompt).terms
         total += float(terms.latent[terms.latent_used].square().sum())
-        count += int(terms.latent_used.sum()) * bundle.policy.backbone.width
+        count += int(terms.latent_used.sum()) * policy.backbone.width
     rms = math.sqrt(total / count) if count else 1.0
-    bundle.policy.calibrate(rms)
+    policy.calibrate(rms)
     return rms
 
 
