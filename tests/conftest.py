@@ -230,7 +230,7 @@ QWEN_TOKENS = (
 
 @pytest.fixture(scope="session")
 def qwen_folder():
-    """`qwen_folder(directory, tied=True, ours=False, shards=3, dtype=bfloat16)`: a downloaded Qwen3-VL.
+    """`qwen_folder(directory, tied=True, ours=False, rows=640)`: a Qwen3-VL as downloaded, bf16 in shards.
 
     With `ours`, the layout of a released checkpoint: our tokens, a value head, the statistics of a robot with
     three moves and a gripper.
@@ -238,7 +238,7 @@ def qwen_folder():
     import json
 
     from huggingface_hub import save_torch_state_dict
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     from lastr1.model.heads import value_head
@@ -247,15 +247,13 @@ def qwen_folder():
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         words = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
         words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        words.decoder = decoders.ByteLevel()
-        names = [*QWEN_TOKENS]
-        if ours:
-            actions = [f"<action_{i}>" for i in range(256)]
-            names += [*actions, "<latent_start>", "<latent_end>", "<latent_pad>"]
+        actions = [f"<action_{i}>" for i in range(256)]
+        latents = ["<latent_start>", "<latent_end>", "<latent_pad>"]
+        names = [*QWEN_TOKENS, *actions, *latents] if ours else QWEN_TOKENS
         words.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
         return words
 
-    def make(directory, *, tied=True, ours=False, shards=3, dtype=torch.bfloat16, rows=640):
+    def make(directory, *, tied=True, ours=False, rows=640):
         words = tokenizer(ours)
         rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
         config = Qwen3VLConfig(
@@ -269,9 +267,6 @@ def qwen_folder():
                 "num_position_embeddings": 256, "deepstack_visual_indexes": [0], "dtype": "bfloat16",
             },
             image_token_id=words.token_to_id("<|image_pad|>"),
-            video_token_id=words.token_to_id("<|video_pad|>"),
-            vision_start_token_id=words.token_to_id("<|vision_start|>"),
-            vision_end_token_id=words.token_to_id("<|vision_end|>"),
             tie_word_embeddings=tied,
         )  # fmt: skip
         torch.manual_seed(1)
@@ -280,23 +275,16 @@ def qwen_folder():
             del weights["lm_head.weight"]
         if ours:
             weights.update({f"value_head.mlp.{k}": v for k, v in value_head(32).state_dict().items()})
-        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
-        size = sum(tensor.nbytes for tensor in weights.values())
         directory.mkdir(parents=True)
-        save_torch_state_dict(weights, directory, max_shard_size=-(-size // shards) + 30_000)
+        half = {name: tensor.bfloat16() for name, tensor in weights.items()}
+        save_torch_state_dict(half, directory, max_shard_size=70_000)
         config.save_pretrained(directory)
         words.save(str(directory / "tokenizer.json"))
         (directory / "generation_config.json").write_text("{}")
         if ours:
-            action = {
-                "q01": [-0.9, -0.5, -1.0, 0.0],
-                "q99": [0.7, 0.8, 1.0, 1.0],
-                "mask": [True] * 3 + [False],
-            }
-            facts = {
-                "toy_suite": {"action": action, "state": {"q01": [0.0]}, "num_transitions": 9},
-                "later": {},
-            }
+            q01, q99, mask = [-0.9, -0.5, -1.0, 0.0], [0.7, 0.8, 1.0, 1.0], [True, True, True, False]
+            entry = {"action": {"q01": q01, "q99": q99, "mask": mask}, "state": {}, "num_transitions": 9}
+            facts = {"toy_suite": entry, "later": {}}
             (directory / "dataset_statistics.json").write_text(json.dumps(facts))
         return directory
 

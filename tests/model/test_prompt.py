@@ -1,12 +1,15 @@
 """The chat template, its tokens and its padding (ALGORITHM.md 2.2, 2.3).  Axes: P padded prompt."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from lastr1.model.images import patchify
-from lastr1.model.prompt import PromptBuilder, special_tokens, tiny_tokenizer
+from lastr1.model.prompt import PromptBuilder, add_policy_tokens, special_tokens, tiny_tokenizer
 
 TASKS = ("pick up the bowl", "push it")
 
@@ -115,3 +118,20 @@ def test_observations_become_the_batch_of_their_crops(builder, observations):
     assert torch.equal(built.patches, patchify(torch.from_numpy(crops), 16).flatten(0, 1))
     assert torch.equal(built.token_ids, prompts.batch([o.instruction for o in seen], crops).token_ids)
     assert len({int(n) for n in built.mask.sum(1)}) > 1
+
+
+REAL = Path(os.environ.get("LASTR1_QWEN_TOKENIZER", "absent"))
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="LASTR1_QWEN_TOKENIZER names no tokenizer.json of Qwen3")
+def test_the_real_vocabulary():
+    """Ids of section 2.2, below the 151,936 rows of the embedding; a prompt of 74 + n tokens."""
+    tokenizer = Tokenizer.from_file(str(REAL))
+    assert tokenizer.get_vocab_size() == 151_669
+    assert add_policy_tokens(tokenizer) == range(151_669, 151_928)
+    found = special_tokens(tokenizer)
+    assert (found.action, found.image, found.pad) == (151_669, 151_655, 151_643)
+    text = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>push it<|im_end|>\n"
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert ids == [151_644, 872, 198, 151_652, 151_655, 151_653, *ids[6:-2], 151_645, 198]
+    assert len(ids) == 10
