@@ -180,6 +180,8 @@ class ReinforceConfig:
     """first iterations that train the critic alone"""
     train_states: Literal["fresh", "benchmark"] = "fresh"
     """fresh scenes, or the stored ones that evaluation uses (the release; labelled in results)"""
+    task_choice: Literal["turns", "failures"] = "turns"
+    """fresh scenes: the tasks in turn, or in proportion to how often each has failed of late"""
     checkpoint_every: int = 10
     """iterations between checkpoints"""
     minutes: float | None = None

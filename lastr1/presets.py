@@ -38,7 +38,13 @@ TABLETOP = Config(
     lapo=LapoConfig(reward_scale=1.0),  # at 5 the value loss fills the clipped gradient
     optimizer=OptimizerConfig(lr=6e-5, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
     reinforce=ReinforceConfig(
-        iterations=1000, episodes=64, minibatches=4, epochs=1, recompute_old=False, minutes=7.0
+        iterations=1000,
+        episodes=64,
+        minibatches=4,
+        epochs=1,
+        recompute_old=False,
+        task_choice="failures",
+        minutes=7.0,
     ),
 )
 """The embedded world: four target tasks, one demonstration each."""

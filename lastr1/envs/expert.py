@@ -196,8 +196,8 @@ def collect_episode(
     """Play one episode control step by control step.
 
     With `noise` (standard deviation in controller units), up to `PREFIX + STRAY` disturbed control steps come
-    first and are not recorded, so that demonstrations also begin where a clumsy policy ends up.  What is recorded
-    is always what was executed: replaying the actions from the first recorded state repeats it.
+    first and are not recorded, so that demonstrations also begin where a clumsy policy ends up.  What is
+    recorded is always what was executed: replaying the actions from the first recorded state repeats it.
     """
     first = env.reset(start)
     if noise:

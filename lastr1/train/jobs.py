@@ -21,9 +21,9 @@ from lastr1.train.checkpoint import load_optimizer, load_step, save_run
 from lastr1.train.evaluate import Evaluation, evaluate, starts_of
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
-from lastr1.train.metrics import MetricsLog
+from lastr1.train.metrics import MetricsLog, read_metrics
 from lastr1.train.progress import track
-from lastr1.train.reinforce import LocalFleet, reinforce
+from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
 from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
 from lastr1.types import UserError
@@ -123,7 +123,12 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
 def _train(config: Config, player: Player, learner: Learner, first: int, out: Path) -> Trained:
     job, bundle = config.reinforce, learner.bundle
     player.version = first
-    fleet = LocalFleet(config=config, player=player, learner=learner)
+    success = TaskSuccess(trained_tasks(config, len(player.pool.tasks)))
+    if first:
+        for row in read_metrics(out / "metrics.jsonl"):
+            if row["step"] < first:
+                success.note(row)
+    fleet = LocalFleet(config=config, player=player, learner=learner, success=success)
     began = time.perf_counter()
     deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
     iteration, episodes = first - 1, 0

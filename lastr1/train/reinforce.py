@@ -4,7 +4,7 @@ Axes: E episodes, T decisions per episode, B decisions.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,31 @@ class Fleet(Protocol):
         """Hand the learner's weights to whoever plays."""
 
 
+class TaskSuccess:
+    """How often each task succeeded of late, as a running mean of iterations (weight of the newest 0.2)."""
+
+    def __init__(self, tasks: Sequence[int]) -> None:
+        self.rate = dict.fromkeys(tasks, 0.0)
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Take in the figures of one iteration (also as read from a log)."""
+        for task, rate in self.rate.items():
+            if (name := f"success_task_{task}") in figures:
+                self.rate[task] = rate + 0.2 * (figures[name] - rate)
+
+    def choose(self, count: int) -> list[int]:
+        """`count` tasks in proportion to their failures; each counts as failing one time in ten at least."""
+        tasks = list(self.rate)
+        failing = np.array([max(0.1, 1 - rate) for rate in self.rate.values()])
+        bounds = np.cumsum(failing) / failing.sum()
+        return [tasks[int(np.searchsorted(bounds, (i + 0.5) / count))] for i in range(count)]
+
+
+def trained_tasks(config: Config, tasks: int) -> tuple[int, ...]:
+    """The recipe's choice among the `tasks` of its suite."""
+    return config.env.tasks if config.env.tasks is not None else tuple(range(tasks))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalFleet:
     """One process that plays and learns, with simulators beside it."""
@@ -42,13 +67,16 @@ class LocalFleet:
     config: Config
     player: Player
     learner: Learner
+    success: TaskSuccess
     progress: Callable[[Episode], None] = lambda _: None
 
     def collect(self, iteration: int) -> Rollout:
         """Episodes on the iteration's starts."""
-        starts = training_starts(self.config, self.player, iteration)
+        starts = training_starts(self.config, self.player, iteration, self.success)
         noise = scene_seed(self.config.seed, 4, iteration)
-        return make_rollout(self.player.play(starts, noise=noise, progress=self.progress))
+        rollout = make_rollout(self.player.play(starts, noise=noise, progress=self.progress))
+        self.success.note(rollout_figures(rollout))
+        return rollout
 
     def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """All minibatches of one iteration."""
@@ -59,19 +87,21 @@ class LocalFleet:
         self.player.version += 1
 
 
-def training_starts(config: Config, player: Player, iteration: int) -> list[Start]:
-    """Starts of one iteration: fresh scenes with the tasks in turn, or stored states without replacement.
+def training_starts(
+    config: Config, player: Player, iteration: int, success: TaskSuccess | None = None
+) -> list[Start]:
+    """Starts of one iteration: fresh scenes (see `task_choice`), or stored states without replacement.
 
     `benchmark` draws from two passes over all stored states, shuffled together (ALGORITHM.md 7.2).
     """
     pool, count = player.pool, config.reinforce.episodes
-    tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(pool.tasks)))
+    tasks = trained_tasks(config, len(pool.tasks))
     if config.reinforce.train_states == "fresh":
         first = iteration * count
-        return [
-            Start(task=tasks[i % len(tasks)], seed=scene_seed(config.seed, 0, first + i))
-            for i in range(count)
-        ]
+        chosen = [tasks[i % len(tasks)] for i in range(count)]
+        if success is not None and config.reinforce.task_choice == "failures":
+            chosen = success.choose(count)
+        return [Start(task=task, seed=scene_seed(config.seed, 0, first + i)) for i, task in enumerate(chosen)]
     every = [Start(task=task, state=state) for task in tasks for state in range(pool.stored_states)] * 2
     order = np.random.default_rng([config.seed, iteration]).permutation(len(every))
     return [every[i] for i in order[:count]]
@@ -148,12 +178,17 @@ def rollout_figures(rollout: Rollout) -> dict[str, float]:
     episodes = rollout.episodes
     steps = sum(e.control_steps for e in episodes)
     groups = rollout.decisions.thought.groups.float()
+    tasks = sorted({e.start.task for e in episodes})
     return {
         "success": float(np.mean([e.success for e in episodes])),
         "episodes": len(episodes),
         "decisions": len(rollout.decisions),
         "control_steps": steps,
         "mean_groups": float(groups.mean()),
+        **{
+            f"success_task_{task}": float(np.mean([e.success for e in episodes if e.start.task == task]))
+            for task in tasks
+        },
     }
 
 

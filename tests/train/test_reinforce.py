@@ -10,6 +10,7 @@ from lastr1.config import Config, EnvConfig, LapoConfig, ReinforceConfig
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Step, make_rollout, tree_map
 from lastr1.train.reinforce import (
+    TaskSuccess,
     explained_variance,
     improve,
     reinforce,
@@ -172,6 +173,11 @@ def test_explained_variance_by_hand():
 
 def test_figures_of_a_rollout(rollout):
     figures = rollout_figures(rollout)
+    by_task = {
+        task: sum(e.success for e in rollout.episodes if e.start.task == task)
+        / sum(e.start.task == task for e in rollout.episodes)
+        for task in {e.start.task for e in rollout.episodes}
+    }
     groups = rollout.decisions.thought.groups.float().mean().item()
     assert figures == {
         "success": 0.5,
@@ -179,6 +185,7 @@ def test_figures_of_a_rollout(rollout):
         "decisions": 5,
         "control_steps": 15,
         "mean_groups": pytest.approx(groups),
+        **{f"success_task_{task}": found for task, found in by_task.items()},
     }
 
 
@@ -205,6 +212,29 @@ def test_fresh_starts_take_the_tasks_in_turn_and_never_repeat_a_scene():
     assert starts(0) == first
     assert not {s.seed for s in starts(0, seed=1)} & {s.seed for s in first}
     assert [s.task for s in starts(0, tasks=(3, 1))] == [3, 1, 3, 1, 3, 1]
+
+
+def test_tasks_that_fail_are_played_more_often():
+    """Rates after one iteration: 0.2 x (1, 0.5, 0, -) = 0.2, 0.1, 0, 0; failing 0.8, 0.9, 1, 1 of 3.7."""
+    success = TaskSuccess((0, 1, 2, 5))
+    assert success.choose(8) == [0, 0, 1, 1, 2, 2, 5, 5]
+    success.note({"success_task_0": 1.0, "success_task_1": 0.5, "success_task_2": 0.0})
+    assert success.rate == pytest.approx({0: 0.2, 1: 0.1, 2: 0.0, 5: 0.0})
+    counts = [success.choose(370).count(task) for task in (0, 1, 2, 5)]
+    assert counts == [80, 90, 100, 100]
+    for _ in range(60):
+        success.note({f"success_task_{task}": 1.0 for task in (0, 1, 2)})
+    assert [success.choose(130).count(task) for task in (0, 1, 2, 5)] == [10, 10, 10, 100]
+
+
+def test_the_choice_of_tasks_changes_no_scene():
+    job = ReinforceConfig(episodes=6, task_choice="failures")
+    success = TaskSuccess(range(4))
+    for _ in range(60):
+        success.note({f"success_task_{task}": 1.0 for task in range(3)})
+    found = training_starts(Config(name="t", reinforce=job), _Player(), 0, success)
+    assert [s.seed for s in found] == [s.seed for s in starts(0)]
+    assert [s.task for s in found].count(3) == 5
 
 
 def test_benchmark_starts_are_drawn_without_replacement_from_two_passes():

@@ -1,0 +1,101 @@
+"""One LAPO update: ours against a plain one that follows the released procedure, on the same rollout.
+
+The plain one forwards every decision of the padded grid [E, T] (those past an episode's end repeat its last
+one) and multiplies every action state with the whole vocabulary.  Loss and optimizer are the same, so the
+ratio is about what is forwarded and which rows of the head are evaluated.
+
+python benchmarks/update.py                          # the shipped base, its own small vocabulary
+python benchmarks/update.py --vocabulary 151936      # with a head as tall as the real one
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lastr1.algo.lapo import decision_weights
+from lastr1.model.codec import BINS
+from lastr1.model.heads import head_logits
+from lastr1.model.policy import LatentPolicy
+from lastr1.presets import RECIPES
+from lastr1.rollout.batch import Decisions, Minibatch, Rollout, make_rollout
+from lastr1.rollout.collect import Player
+from lastr1.train import run
+from lastr1.train.learner import Learner
+from lastr1.train.reinforce import training_starts
+
+
+def minibatch(decisions: Decisions, weight: Tensor) -> Minibatch:
+    """Random advantages on the given decisions."""
+    count = len(decisions)
+    return Minibatch(
+        decisions=decisions,
+        old=decisions.terms,
+        advantage=torch.randn(count, generator=torch.Generator().manual_seed(0)),
+        target=torch.zeros(count),
+        weight=weight,
+    )
+
+
+def padded(rollout: Rollout) -> Minibatch:
+    """All E x T places of the grid; those past an episode's end repeat its last decision with weight 0."""
+    valid = rollout.valid
+    first = valid.sum(1).cumsum(0) - valid.sum(1)
+    place = torch.arange(valid.shape[1]).minimum(valid.sum(1, keepdim=True) - 1)
+    weight = decision_weights(valid, "episode").flatten()
+    return minibatch(rollout.decisions.rows((first[:, None] + place).flatten()), weight)
+
+
+def evaluate_whole_head(policy: LatentPolicy, height: int) -> int:
+    """Make action logits a slice of the whole vocabulary's, padded to `height` rows; how many there are."""
+    extra = torch.zeros(max(0, height - len(policy.backbone.head)), policy.backbone.width)
+    first = policy.tokens.action
+
+    def logits(hidden: Tensor) -> Tensor:
+        rows = torch.cat([policy.backbone.head, extra])
+        return head_logits(hidden, rows)[..., first : first + BINS]
+
+    policy.action_logits = logits  # type: ignore[method-assign]
+    return len(policy.backbone.head) + len(extra)
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Of one call, after an unmeasured one."""
+    work()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - began) / repeats
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--episodes", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=0, help="rows of the plain update's head")
+    args = parser.parse_args()
+    recipe = RECIPES["tabletop"]
+    config = replace(recipe, processes=1, reinforce=replace(recipe.reinforce, episodes=args.episodes))
+    torch.set_num_threads(args.threads)
+    with run.open_pool(config) as pool:
+        bundle = run.load_policy(run.BUILTIN, pool.spec, policy=config.policy)
+        player = Player(bundle, pool, config.env.slots)
+        rollout = make_rollout(player.play(training_starts(config, player, 0), noise=0))
+    valid, grid = len(rollout.decisions), rollout.valid.numel()
+    learner = Learner(bundle, config.lapo, config.optimizer)
+    batch, whole = minibatch(rollout.decisions, torch.full((valid,), 1 / valid)), padded(rollout)
+    ours = seconds(lambda: learner.update(batch), args.repeats)
+    rows = evaluate_whole_head(bundle.policy, args.vocabulary)
+    plain = seconds(lambda: learner.update(whole), args.repeats)
+    print(f"{valid} valid decisions of {grid} in the padded grid; a head of {rows} rows")
+    print(f"ours  {ours:6.2f} s  {valid / ours:7.1f} decisions/s")
+    print(f"plain {plain:6.2f} s  {valid / plain:7.1f} decisions/s")
+    print(f"ratio {plain / ours:.2f}x, {args.threads} threads")
+
+
+if __name__ == "__main__":
+    main()
