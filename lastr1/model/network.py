@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lastr1.model import hub
@@ -22,18 +22,14 @@ HEAD, _EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 class _Undrawn(TorchFunctionMode):
     """Leaves new weights as they lie in memory: drawing billions that are read at once takes minutes."""
 
-    DRAWS = frozenset(
-        [
-            *(nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_),
-            *(Tensor.normal_, Tensor.uniform_),
-        ]
-    )
+    # By name: transformers puts functions of its own in place of some of torch's.
+    DRAWS = frozenset(["normal_", "uniform_", "trunc_normal_", "kaiming_uniform_"])
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in self.DRAWS:
+        if func.__name__ in self.DRAWS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

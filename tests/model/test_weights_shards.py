@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lastr1.model import weights
+from lastr1.model.hub import read_tokenizer
+from lastr1.model.network import read_backbone
 from lastr1.model.shards import INDEX, SINGLE, read_tensors, stored_dtype, write_tensors
 from lastr1.types import UserError
 
@@ -157,3 +159,12 @@ def test_the_model_card(tiny, tmp_path):
     assert "| gripper | open fraction | 0 | 1 | threshold |" in card
     weights.save(tiny(stop_candidates=0), tmp_path / "policy")
     assert "- thought: none (actions only)" in (tmp_path / "policy" / "README.md").read_text()
+
+
+def test_weights_that_are_to_be_read_are_not_drawn(tiny, tmp_path):
+    """Drawing a 4B network takes longer than reading it."""
+    weights.save(tiny(), tmp_path / "policy")
+    found = read_tensors(tmp_path / "policy")
+    state = torch.get_rng_state()
+    read_backbone(tmp_path / "policy", read_tokenizer(tmp_path / "policy"), found, torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
