@@ -13,9 +13,9 @@ All schedules make the same decision (ALGORITHM.md 2.8); they differ in the call
 Where leaving early is exact: at evaluation by the `first` rule.  There a candidate that reaches the threshold
 ends the thought whatever would have followed, and nothing that counts looks at what follows.  Everywhere else
 all K groups have to be computed: a sampled stop is one draw from a categorical over all K candidates, and the
-draw needs all K logits, as does its log-probability; `max` and `mode` take the largest of K.  There
-`speculative` runs as `fused`, which saves K calls of `plain`; guessing actions K times over would save one
-call more and cost (K - 1) * N slots.  Without a thought (K = 0) nothing is waited for: one call in all.
+draw needs all K logits, as does its log-probability; `max` and `mode` take the largest of K.  There, and with
+more rows than pay for it, `speculative` runs as `fused`, which saves K calls of `plain`.  Without a thought
+(K = 0) nothing is waited for: one call in all.
 """
 
 import math
@@ -49,6 +49,10 @@ SCHEDULES = {
     "speculative": Schedule(guess=True),
 }
 """by the name of the knob `policy.schedule`"""
+
+FEW = 8
+"""rows up to which a guess of the actions pays: the longest thought of a batch sets the number of calls,
+and all rows still thinking pay for every guess (benchmarks/decide.py)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,8 @@ class Thinking:
         # No group is dead yet: those after the present one are not in the cache.
         self.mask = attention_mask(layout, seen.mask, torch.full_like(self.rows, layout.groups))
         self.cache = fixed_cache(backbone, layout.length) if schedule.fixed else new_cache()
-        self.guess = schedule.guess and (layout.groups == 0 or rules.enough < math.inf)
+        few = len(opening) <= FEW and rules.enough < math.inf
+        self.guess = schedule.guess and (few or layout.groups == 0)
         self.guessed = layout.actions if self.guess else 0
         """action slots that go along with the last call of a group"""
         stops = max(1, layout.groups)
