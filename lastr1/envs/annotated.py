@@ -13,7 +13,7 @@ from lastr1.envs.expert import TabletopExpert
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.envs.tabletop_tasks import COLORS
 from lastr1.envs.tabletop_things import SIDE
-from lastr1.envs.tabletop_view import View
+from lastr1.envs.tabletop_view import Eye, View
 from lastr1.types import ActionChunk, Floats
 
 KINDS = ("block", "zone", "bin")
@@ -63,7 +63,7 @@ def annotate(env: TabletopEnv, start: Start, *, noise: float, seed: int) -> Anno
         instructions=(task.instruction,) * count,
         where=where,
         present=np.stack([there for _, there in seen]),
-        pixels=_pixels(where),
+        pixels=_pixels(where, env.eye),
         named=np.tile([0, about, goal], (count, 1)),
     )
 
@@ -80,10 +80,10 @@ def _locate(env: TabletopEnv) -> tuple[Floats, NDArray[np.bool_]]:
     return where, present
 
 
-def _pixels(where: Floats) -> Floats:
+def _pixels(where: Floats, eye: Eye) -> Floats:
     middle = where.astype(np.float64)
     middle[:, 1 : 1 + len(COLORS), 2] += SIDE / 2
-    camera = View(1).camera
+    camera = View(1, eye).camera
     return camera.project(middle.reshape(-1, 3)).reshape(*where.shape[:2], 2).astype(np.float32)
 
 

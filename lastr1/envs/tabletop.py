@@ -7,7 +7,7 @@ import numpy as np
 from lastr1.envs.base import Start
 from lastr1.envs.tabletop_tasks import SUITES, Task, scene, solved
 from lastr1.envs.tabletop_things import TABLE
-from lastr1.envs.tabletop_view import View
+from lastr1.envs.tabletop_view import EYE, MOVED, View
 from lastr1.envs.tabletop_world import CEILING, World
 from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
@@ -50,7 +50,11 @@ class Snapshot:
 
 
 class TabletopEnv:
-    """A suite of the embedded world: `tabletop`, `tabletop_base`, `tabletop_dual` or `tabletop_dual_base`."""
+    """A suite of the embedded world: `tabletop`, `tabletop_base`, `tabletop_dual` or `tabletop_dual_base`.
+
+    The camera of `tabletop` stands elsewhere than that of `tabletop_base`: target tasks are done in another
+    cell than the one the base was taught in.
+    """
 
     def __init__(self, suite: str, size: int = 128) -> None:
         """`size`: width and height of the camera image in pixels; `UserError` names an unknown suite."""
@@ -63,6 +67,7 @@ class TabletopEnv:
         self.stored_states = STORED_STATES
         self.cap = CAPS[self.dual]
         self._size = size
+        self.eye = MOVED if suite == "tabletop" else EYE
         self._views: dict[int, View] = {}
         self._limits = np.array([(dim.low, dim.high) for dim in self.spec.action]).T
         self._task, self._steps = 0, 0
@@ -123,7 +128,7 @@ class TabletopEnv:
     def frame(self, size: int) -> Image:
         """The scene now, [size, size, 3]."""
         if size not in self._views:
-            self._views[size] = View(size)
+            self._views[size] = View(size, self.eye)
         return self._views[size].image(self.world)
 
     def snapshot(self) -> Snapshot:

@@ -23,7 +23,12 @@ from lastr1.envs.tabletop_things import (
 from lastr1.envs.tabletop_world import World
 from lastr1.types import Floats, Image
 
-EYE, TARGET, FOCAL = (0.0, -0.5, 0.72), (0.0, 0.015, 0.03), 1.42
+TARGET, FOCAL = (0.0, 0.015, 0.03), 1.42
+Eye = tuple[float, float, float]
+EYE: Eye = (0.0, -0.5, 0.72)
+"""m; where the base was taught"""
+MOVED: Eye = (0.08, -0.5, 0.78)
+"""m; where the target tasks are seen from, another cell than the base's"""
 RGB = {
     "red": (214, 39, 40),
     "green": (44, 160, 60),
@@ -51,23 +56,23 @@ CORNERS = np.array([[3 * (c >> i & 1) + i for i in range(3)] for c in range(8)])
 Solid = tuple[Box, str, float]  # where, colour, opacity; a shadow is a flat box
 
 
-def _behind(a: Box, b: Box) -> bool:
-    """Whether box `a` is to be painted before box `b` (they do not overlap in space)."""
+def _behind(a: Box, b: Box, eye: float = 0.0) -> bool:
+    """Whether box `a` is to be painted before box `b` (they do not overlap in space); `eye`: its x."""
     if a[5] <= b[2] + EPS or b[5] <= a[2] + EPS:
         return a[5] <= b[2] + EPS
     if a[1] >= b[4] - EPS or b[1] >= a[4] - EPS:
         return a[1] >= b[4] - EPS
     if a[3] <= b[0] + EPS:
-        return b[0] <= EYE[0]
-    return a[0] >= EYE[0]
+        return b[0] <= eye
+    return a[0] >= eye
 
 
 class View:
     """Pictures of a world at one size; the motionless part of the last scene is kept."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.camera = Camera(eye=EYE, target=TARGET, focal=FOCAL, size=size)
+    def __init__(self, size: int, eye: Eye = EYE) -> None:
+        self.size, self.eye = size, eye
+        self.camera = Camera(eye=eye, target=TARGET, focal=FOCAL, size=size)
         self.table = self._table()
         self._scene: tuple[tuple[Spot, ...], tuple[Spot, ...]] | None = None
         self._still = self.table
@@ -116,16 +121,16 @@ class View:
         everything = solids + still
         corners: Doubles = self.camera.project(np.array([s[0] for s in everything])[:, CORNERS])
         spans = np.concatenate([corners.min(axis=1) - 1, corners.max(axis=1) + 1], axis=1).tolist()
-        order = range(len(solids)) if in_order else _order(everything, spans, len(solids))
+        order = range(len(solids)) if in_order else _order(everything, spans, len(solids), self.eye[0])
         which, faces = [], []
         for i in order:
             box = everything[i][0]
             seen = [TOP]
             if box[5] > box[2]:
                 seen.append(FRONT)
-                if box[0] > EYE[0]:
+                if box[0] > self.eye[0]:
                     seen.append(LEFT)
-                elif box[3] < EYE[0]:
+                elif box[3] < self.eye[0]:
                     seen.append(RIGHT)
             which += [i] * len(seen)
             faces += seen
@@ -134,13 +139,13 @@ class View:
         paint(picture, polygons, colors, [everything[i][2] for i in which])
 
 
-def _order(solids: list[Solid], spans: list[list[float]], moving: int) -> list[int]:
+def _order(solids: list[Solid], spans: list[list[float]], moving: int, eye: float) -> list[int]:
     """Indices of solids back to front: all moving ones, and the motionless ones in front of a moving one."""
 
     def behind(i: int, j: int) -> bool:
         a, b = spans[i], spans[j]
         meet = a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-        return meet and _behind(solids[i][0], solids[j][0])
+        return meet and _behind(solids[i][0], solids[j][0], eye)
 
     chosen = list(range(moving))
     chosen += [j for j in range(moving, len(solids)) if any(behind(i, j) for i in range(moving))]
