@@ -45,6 +45,17 @@ def test_edges_cover_in_proportion():
     assert image[..., 1:].max() == 0.0
 
 
+def test_target_tasks_are_seen_from_elsewhere():
+    """8 cm to the right and 6 cm higher than where the base was taught; all but the rim of the table stays in the picture."""
+    target, base = TabletopEnv("tabletop", 32), TabletopEnv("tabletop_base", 32)
+    assert np.subtract(target.eye, base.eye) == pytest.approx((0.08, 0.0, 0.06))
+    corners = np.array([[x, y, 0.0] for x in (-0.24, 0.24) for y in (-0.24, 0.24)])
+    for env in (target, base):
+        seen = View(128, env.eye).camera.project(corners)
+        assert (seen > 0).all()
+        assert (seen < 128).all()
+
+
 def test_a_millimetre_shows():
     w = scene(SUITES["tabletop"][0], Start(task=0, seed=1))
     view = View(128)
