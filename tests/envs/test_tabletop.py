@@ -46,7 +46,7 @@ def test_edges_cover_in_proportion():
 
 
 def test_target_tasks_are_seen_from_elsewhere():
-    """8 cm to the right and 6 cm higher than where the base was taught; all but the rim of the table stays in the picture."""
+    """8 cm to the right and 6 cm higher than where the base was taught; the table stays in the picture."""
     target, base = TabletopEnv("tabletop", 32), TabletopEnv("tabletop_base", 32)
     assert np.subtract(target.eye, base.eye) == pytest.approx((0.08, 0.0, 0.06))
     corners = np.array([[x, y, 0.0] for x in (-0.24, 0.24) for y in (-0.24, 0.24)])
