@@ -149,22 +149,23 @@ def _train(config: Config, player: Player, learner: Learner, first: int, out: Pa
 def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
     """Success per task of a policy on disk; `out/result.json`, and videos on request."""
     run.begin(config)
+    out.mkdir(parents=True, exist_ok=True)  # before hours of playing, in case it may not be written
     with open_team(config, checkpoint) as team:
         bundle, pool = team.bundle, team.pool
         result = measure(config, team)
-        out.mkdir(parents=True, exist_ok=True)
-        run.write_json(
-            out / "result.json",
-            {
-                "recipe": config.name,
-                "checkpoint": str(checkpoint),
-                "env": run.as_json(config.env),
-                **run.as_json(result),
-            },
-        )
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
-        for number, start in enumerate(starts[: config.evaluate.videos]):
-            film(config, bundle, start, out / f"video_{number}_task_{start.task}.mp4")
+    run.write_json(
+        out / "result.json",
+        {
+            "recipe": config.name,
+            "checkpoint": str(checkpoint),
+            "env": run.as_json(config.env),
+            **run.as_json(result),
+        },
+    )
+    # The simulators are closed by now: a film needs one of its own.
+    for number, start in enumerate(starts[: config.evaluate.videos]):
+        film(config, bundle, start, out / f"video_{number}_task_{start.task}.mp4")
     return result
 
 
