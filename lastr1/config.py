@@ -150,6 +150,8 @@ class OptimizerConfig:
     """learning rate of the value head"""
     grad_clip: float = 10.0
     """largest gradient norm over all parameters"""
+    ramp: int = 0
+    """optimizer steps over which both rates rise from nothing: Adam's first steps know no scale yet"""
     micro_batch: int = 64
     """decisions per backward pass (memory, not mathematics)"""
     freeze_vision: bool = False

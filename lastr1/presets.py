@@ -38,7 +38,9 @@ TABLETOP = Config(
     # At scale 5 the value loss fills the clipped gradient.  Running out of time is the failure to be
     # unlearnt: a value bootstrapped there would pay for it.
     lapo=LapoConfig(reward_scale=1.0, on_truncation="zero"),
-    optimizer=OptimizerConfig(lr=1e-4, value_lr=1e-3, grad_clip=1.0, micro_batch=64, freeze_vision=True),
+    optimizer=OptimizerConfig(
+        lr=1e-4, value_lr=1e-3, grad_clip=1.0, ramp=80, micro_batch=64, freeze_vision=True
+    ),
     reinforce=ReinforceConfig(
         iterations=1000,
         episodes=64,

@@ -197,7 +197,8 @@ def _curve(report: DemoReport, folder: Path) -> str:
     )
     caption = (
         "Training episodes draw thoughts, stops and actions at the rollout temperature, evaluations decide "
-        "greedily, so the points may lie above the line. Whiskers are 95% Wilson intervals."
+        "greedily, and tasks that fail may be trained more often, so the points may lie above the line. "
+        "Whiskers are 95% Wilson intervals."
     )
     return f"{lack}<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 

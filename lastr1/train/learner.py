@@ -72,8 +72,17 @@ class Learner:
             raise FloatingPointError(
                 f"gradient norm is {norm.item()}: the run is stopped before it is damaged"
             )
-        self.optimizer.step()
+        self._step()
         return {**{k: v.item() for k, v in parts.items()}, "grad_norm": norm.item()}
+
+    def _step(self) -> None:
+        """One optimizer step along the ramp; the optimizer counts its steps, also across a resume."""
+        counts = [int(state["step"]) for state in self.optimizer.state.values()]
+        share = min(1.0, (1 + max(counts, default=0)) / max(1, self.config.ramp))
+        rates = (self.config.lr, self.config.value_lr)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+        self.optimizer.step()
 
     def gradient(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, Tensor]:
         """Leave the minibatch's gradient in the parameters; its figures."""
