@@ -196,9 +196,8 @@ def _curve(report: DemoReport, folder: Path) -> str:
         lambda path, look: plots.learning_curve(report.metrics, report.before, report.after, path, look),
     )
     caption = (
-        "Training episodes draw thoughts, stops and actions at the rollout temperature, evaluations decide "
-        "greedily, and tasks that fail may be trained more often, so the points may lie above the line. "
-        "Whiskers are 95% Wilson intervals."
+        "Training episodes are sampled, and may take failing tasks more often; evaluations are greedy over "
+        "all tasks: the points may lie above the line. Whiskers are 95% Wilson intervals."
     )
     return f"{lack}<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
