@@ -152,6 +152,8 @@ class OptimizerConfig:
     """largest gradient norm over all parameters"""
     ramp: int = 0
     """optimizer steps over which both rates rise from nothing: Adam's first steps know no scale yet"""
+    lr_end: float = 1.0
+    """final rates as a share of the peaks (cosine over the iterations of the run)"""
     micro_batch: int = 64
     """decisions per backward pass (memory, not mathematics)"""
     freeze_vision: bool = False

@@ -13,7 +13,7 @@ from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
 STORED_STATES = 50
-CAPS = {False: 64, True: 128}  # control steps, with one arm and with two: about twice what the expert needs
+CAPS = {False: 80, True: 128}  # control steps, with one arm and with two: at least twice what an expert needs
 
 
 def robot(*, dual: bool, size: int) -> RobotSpec:

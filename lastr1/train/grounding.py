@@ -24,7 +24,7 @@ from lastr1.envs.base import Start
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.model.weights import Bundle
 from lastr1.rollout.collect import scene_seed
-from lastr1.train.warmup import cosine_rate
+from lastr1.train.schedule import cosine_rate
 
 NAMED = 3
 """what an instruction is about: the gripper, the object, its goal"""

@@ -112,7 +112,9 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
     start = out / "last" if resume else checkpoint
     with open_team(config, start, config.policy) as team:
         _same_shape(start, config.policy)
-        learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas)
+        job = config.reinforce
+        steps = job.iterations * job.epochs * job.minibatches
+        learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, steps)
         first = 0
         if resume:
             first = load_step(start)[0]

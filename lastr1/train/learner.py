@@ -17,6 +17,7 @@ from lastr1.algo.logprob import action_entropy, stop_entropy
 from lastr1.config import LapoConfig, OptimizerConfig
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decisions, Minibatch, tree_map
+from lastr1.train.schedule import cosine_rate
 from lastr1.types import Array
 
 
@@ -32,9 +33,15 @@ class Learner:
     """Re-evaluates stored decisions and improves the policy on them; peers take equal shares of the work."""
 
     def __init__(
-        self, bundle: Bundle, lapo: LapoConfig, config: OptimizerConfig, peers: Sequence[Peer] = ()
+        self,
+        bundle: Bundle,
+        lapo: LapoConfig,
+        config: OptimizerConfig,
+        peers: Sequence[Peer] = (),
+        steps: int = 1,
     ) -> None:
-        self.bundle, self.lapo, self.config, self.peers = bundle, lapo, config, peers
+        """`steps`: optimizer steps of the whole run, over which the learning rates fall."""
+        self.bundle, self.lapo, self.config, self.peers, self.steps = bundle, lapo, config, peers, steps
         self.policy = bundle.policy
         self.policy.backbone.freeze_vision(config.freeze_vision)
         # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).
@@ -76,12 +83,11 @@ class Learner:
         return {**{k: v.item() for k, v in parts.items()}, "grad_norm": norm.item()}
 
     def _step(self) -> None:
-        """One optimizer step along the ramp; the optimizer counts its steps, also across a resume."""
-        counts = [int(state["step"]) for state in self.optimizer.state.values()]
-        share = min(1.0, (1 + max(counts, default=0)) / max(1, self.config.ramp))
-        rates = (self.config.lr, self.config.value_lr)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * share
+        """One optimizer step at the scheduled rates; the optimizer counts its steps, also across a resume."""
+        done = max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+        peaks = (self.config.lr, self.config.value_lr)
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            group["lr"] = cosine_rate(done, self.steps, peak, end=self.config.lr_end, ramp=self.config.ramp)
         self.optimizer.step()
 
     def gradient(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, Tensor]:

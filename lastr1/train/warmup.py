@@ -24,6 +24,7 @@ from lastr1.demos.teacher import Targets
 from lastr1.model.backbone import Prompt
 from lastr1.model.policy import LatentPolicy, Thought
 from lastr1.model.weights import Bundle
+from lastr1.train.schedule import cosine_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +119,6 @@ class Teaching:
 def learning_rate(config: WarmupConfig, step: int) -> float:
     """The schedule of the warm-up (6.6)."""
     return cosine_rate(step, config.iterations, config.lr, end=config.lr_end, ramp=config.ramp)
-
-
-def cosine_rate(step: int, steps: int, peak: float, *, end: float, ramp: int) -> float:
-    """Linear ramp, then a cosine from `peak` to `peak * end`."""
-    if step < ramp:
-        return peak * (step + 1) / ramp
-    progress = (step - ramp) / max(1, steps - ramp)
-    return peak * (end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int = 256) -> float:

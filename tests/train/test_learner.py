@@ -278,9 +278,11 @@ def test_without_a_thought(learner, decisions, generator):
     assert figures["grad_norm"] > 0.0
 
 
-def test_rates_rise_along_the_ramp_and_go_on_after_a_resume(learner, decisions, generator):
-    """Ramp 4: shares 1/4, 2/4, then with the optimizer's state in another learner 3/4, 4/4, 4/4."""
-    one, two = learner(ramp=4), learner(ramp=4)
+def test_rates_rise_and_fall_and_go_on_after_a_resume(learner, decisions, generator):
+    """Ramp 2 of 4 steps, down to half: shares 1/2, 1, 1, (1 + 1/2) / 2, 1/2; the last three after a resume."""
+    knobs = {"ramp": 2, "lr_end": 0.5}
+    one, two = learner(**knobs), learner(**knobs)
+    one.steps = two.steps = 4
     batch = minibatch(decisions(), one.rescore(decisions()), generator())
     found = []
     for current, steps in ((one, 2), (two, 3)):
@@ -288,5 +290,5 @@ def test_rates_rise_along_the_ramp_and_go_on_after_a_resume(learner, decisions, 
             current.update(batch)
             found.append([group["lr"] for group in current.optimizer.param_groups])
         two.optimizer.load_state_dict(one.optimizer.state_dict())
-    shares = [0.25, 0.5, 0.75, 1.0, 1.0]
+    shares = [0.5, 1.0, 1.0, 0.75, 0.5]
     assert found == [pytest.approx([s * one.config.lr, s * one.config.value_lr]) for s in shares]

@@ -15,7 +15,8 @@ from lastr1.config import WarmupConfig
 from lastr1.demos.dataset import Demonstration, DemonstrationSet
 from lastr1.demos.teacher import Targets
 from lastr1.model.policy import Thought
-from lastr1.train.warmup import Teaching, calibrate, cosine_rate, learning_rate
+from lastr1.train.schedule import cosine_rate
+from lastr1.train.warmup import Teaching, calibrate, learning_rate
 
 CHUNK, STRIDE = 3, 2
 
