@@ -160,6 +160,8 @@ class OptimizerConfig:
     """leave the vision tower as the warm-up made it (half the work of a small policy)"""
     autocast: bool = False
     """bf16 compute with fp32 master weights and fp32 log-probabilities"""
+    checkpointing: bool = False
+    """keep no activations inside layers: the backward pass computes them again (a third more work)"""
 
     def __post_init__(self) -> None:
         _positive(self, "lr", "value_lr", "grad_clip", "micro_batch")
@@ -237,6 +239,9 @@ class WarmupConfig:
     """leave the vision tower as it is"""
     autocast: bool = False
     """bf16 compute with fp32 master weights"""
+    checkpointing: bool = False
+    """keep no activations inside layers: the backward pass computes them again (a third more work, and the
+    prompt is read twice)"""
     checkpoint_every: int = 1000
     """iterations between checkpoints"""
 
@@ -312,6 +317,8 @@ class Config:
     """recipe it came from"""
     seed: int = 0
     """every random draw of a run follows from it"""
+    device: str = "auto"
+    """where the policy computes: `cpu`, `cuda`, `cuda:1`, ..., or `auto` (a GPU if there is one)"""
     threads: int = 2
     """CPU threads for torch, shared by the processes"""
     processes: int = 1

@@ -18,6 +18,7 @@ from lastr1.config import (
 
 TABLETOP = Config(
     name="tabletop",
+    device="cpu",  # of a million weights: a GPU would mostly wait for the next launch
     processes=2,
     env=EnvConfig(suite="tabletop", image=96, slots=64, workers=0),
     backbone=BackboneConfig(

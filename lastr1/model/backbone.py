@@ -6,13 +6,17 @@ of a batch have one size and go through the vision tower as the frames of one cl
 itself only, as separate images do).
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache, DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration, StaticCache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
@@ -155,6 +159,23 @@ class Backbone(nn.Module):
     def freeze_vision(self, frozen: bool) -> None:
         """Leave the vision tower out of (or back in) the gradient."""
         self.net.model.visual.requires_grad_(not frozen)
+
+    @contextlib.contextmanager
+    def recomputing(self, on: bool) -> Iterator[None]:
+        """Passes begun inside keep nothing within a layer: the backward pass computes it again.  No cache.
+
+        By the flags that the stock layers read: the method that sets them has changed its name.
+        """
+        layers = [*self.net.model.visual.blocks, *self.net.model.language_model.layers] if on else []
+        before = [layer.training for layer in layers]
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for layer, training in zip(layers, before, strict=True):
+                layer.gradient_checkpointing, layer.training = False, training
 
     @property
     def head(self) -> Float[Tensor, "V D"]:

@@ -97,6 +97,11 @@ class LatentPolicy(nn.Module):
             else DeterministicLatent(config.latent_sigma)
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where prompts, thoughts and noise have to be."""
+        return self.backbone.head.device
+
     def layout(self, prompt: int, actions: int) -> Layout:
         """Index table for a prompt padded to `prompt` tokens and `actions` action slots."""
         config = self.config

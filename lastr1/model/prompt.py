@@ -21,6 +21,7 @@ from lastr1.types import Image, Observation
 _CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 _VISION = ("<|image_pad|>", "<|video_pad|>")
 _LATENT = ("<latent_start>", "<latent_end>", "<latent_pad>")
+CPU = torch.device("cpu")
 _ACTIONS = tuple(f"<action_{i}>" for i in range(BINS))
 
 
@@ -112,13 +113,16 @@ class PromptBuilder:
         """The centre crops of many images [B, H, W, 3] of one camera."""
         return np.stack([self.pixels(image) for image in images])
 
-    def build(self, observations: Sequence[Observation]) -> Prompt:
-        """A left-padded batch with centre-cropped images."""
+    def build(self, observations: Sequence[Observation], device: torch.device = CPU) -> Prompt:
+        """A left-padded batch with centre-cropped images, on `device`."""
         pixels = [self.pixels(o.images[camera]) for o in observations for camera in self.cameras]
-        return self.batch([o.instruction for o in observations], np.stack(pixels))
+        return self.batch([o.instruction for o in observations], np.stack(pixels), device)
 
-    def batch(self, instructions: Sequence[str], pixels: Image) -> Prompt:
-        """The same from cropped images [B * cameras, image, image, 3]: by decision, then in camera order."""
+    def batch(self, instructions: Sequence[str], pixels: Image, device: torch.device = CPU) -> Prompt:
+        """The same from cropped images [B * cameras, image, image, 3]: by decision, then in camera order.
+
+        Pixels travel as bytes, an eighth of the patches that the device makes of them.
+        """
         rows = [self._ids(instruction) for instruction in instructions]
         length = max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokens.pad)
@@ -127,7 +131,10 @@ class PromptBuilder:
             ids[i, length - len(row) :] = torch.tensor(row)
             mask[i, length - len(row) :] = True
         side = self.image // self.patch
-        patches = patchify(torch.from_numpy(np.ascontiguousarray(pixels)), self.patch)
+        seen = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         return Prompt(
-            token_ids=ids, mask=mask, patches=patches.flatten(0, 1), grid=((side, side),) * len(self.cameras)
+            token_ids=ids.to(device),
+            mask=mask.to(device),
+            patches=patchify(seen, self.patch).flatten(0, 1),
+            grid=((side, side),) * len(self.cameras),
         )

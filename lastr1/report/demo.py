@@ -14,6 +14,7 @@ from lastr1.config import Config
 from lastr1.envs.base import Start
 from lastr1.report.page import DemoReport, Stage, Video, write_page
 from lastr1.train import jobs, run
+from lastr1.train.device import device_of
 from lastr1.train.evaluate import Evaluation, starts_of, table
 from lastr1.train.metrics import read_metrics
 from lastr1.train.progress import say
@@ -28,6 +29,7 @@ def demo(config: Config, out: Path) -> str:
     """
     if config.reinforce.train_states != "fresh":
         raise UserError("demo trains on fresh scenes only, so that its evaluation states stay unseen")
+    run.begin(config)
     run.new_directory(out, config)
     clock = Clock()
     with clock.stage("demonstrations"):
@@ -107,7 +109,7 @@ def _film(config: Config, before: Evaluation, after: Evaluation, out: Path) -> t
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
     start: Start = starts[chosen]
     for policy, folder in (("warm-up", "warmup"), ("final", "train")):
-        bundle = run.load_policy(out / folder / "last", spec)
+        bundle = run.load_policy(out / folder / "last", spec, device_of(config))
         path, success = jobs.film(config, bundle, start, out / f"{folder}.mp4")
         videos.append(Video(path=path, policy=policy, instruction=names[start.task], success=success))
     return tuple(videos)

@@ -29,6 +29,11 @@ def tree_map(f: Callable[..., Tensor], *trees: T) -> T:
     return kind(**{x.name: tree_map(f, *(getattr(tree, x.name) for tree in trees)) for x in fields(kind)})  # type: ignore[arg-type]
 
 
+def moved(tree: T, device: torch.device) -> T:
+    """A tensor, or a frozen dataclass of tensors, on `device`; itself where it is there already."""
+    return tree_map(lambda x: x.to(device), tree)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decided:
     """One decision as it is stored: what was seen, thought, done and scored."""

@@ -11,8 +11,9 @@ from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool
 from lastr1.model.noise import Noise
 from lastr1.model.policy import Decision
+from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
-from lastr1.rollout.batch import Decided, Episode, Step, tree_map
+from lastr1.rollout.batch import Decided, Episode, Step, moved, tree_map
 from lastr1.types import ActionChunk, Observation
 
 
@@ -83,11 +84,14 @@ class Player:
         bundle, policy = self.bundle, self.bundle.policy
         seeds = [_seed(noise, game.index, len(game.steps)) for game in games] if noise is not None else None
         draws = (
-            Noise.draw(
-                seeds,
-                latents=policy.config.latents,
-                width=policy.backbone.width,
-                actions=policy.action_tokens,
+            moved(
+                Noise.draw(
+                    seeds,
+                    latents=policy.config.latents,
+                    width=policy.backbone.width,
+                    actions=policy.action_tokens,
+                ),
+                policy.device,
             )
             if seeds is not None
             else None
@@ -97,8 +101,8 @@ class Player:
             [[bundle.prompts.pixels(o.images[c]) for c in bundle.prompts.cameras] for o in observations]
         )
         instructions = [o.instruction for o in observations]
-        prompt = bundle.prompts.batch(instructions, pixels.reshape(-1, *pixels.shape[2:]))
-        decision = policy.decide(prompt, draws)
+        prompt = bundle.prompts.batch(instructions, pixels.reshape(-1, *pixels.shape[2:]), policy.device)
+        decision = moved(policy.decide(prompt, draws), CPU)  # an episode is stored where there is room
         bins = decision.tokens.reshape(len(games), policy.config.chunk, -1).numpy()
         chunks = [ActionChunk(actions=actions) for actions in bundle.codec.decode(bins)]
         return list(_unstack(decision, instructions, pixels)), chunks

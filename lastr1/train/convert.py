@@ -21,6 +21,7 @@ from lastr1.model.shards import read_tensors, stored_dtype
 from lastr1.model.weights import Bundle
 from lastr1.rollout.collect import scene_seed
 from lastr1.train import run
+from lastr1.train.device import device_of
 from lastr1.train.progress import track
 from lastr1.train.warmup import fix_latent_scale
 from lastr1.types import UserError
@@ -61,7 +62,7 @@ def _read_foreign(config: Config, source: Path, dtype: torch.dtype) -> Bundle:
 def _measure(config: Config, bundle: Bundle) -> None:
     """The scale of its latents, thought at the beginning of fresh episodes of the recipe's tasks."""
     env = make_env(config.env)
-    bundle.policy.eval()
+    bundle.policy.eval().to(device_of(config))
     with track("latents", DECISIONS // BATCH) as bar:
         fix_latent_scale(bundle.policy, _prompts(config, bundle, env, bar.advance))
     env.close()
@@ -72,7 +73,7 @@ def _prompts(config: Config, bundle: Bundle, env: Env, done: Callable[[], None])
     for first in range(0, DECISIONS, BATCH):
         numbers = range(first, first + BATCH)
         starts = [Start(task=tasks[i % len(tasks)], seed=scene_seed(config.seed, 4, i)) for i in numbers]
-        yield bundle.prompts.build([env.reset(start) for start in starts])
+        yield bundle.prompts.build([env.reset(start) for start in starts], bundle.policy.device)
         done()
 
 

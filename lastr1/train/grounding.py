@@ -23,6 +23,7 @@ from lastr1.envs.annotated import THINGS, Annotated, annotate, join
 from lastr1.envs.base import Start
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.model.weights import Bundle
+from lastr1.rollout.batch import moved
 from lastr1.rollout.collect import scene_seed
 from lastr1.train.schedule import cosine_rate
 
@@ -118,7 +119,7 @@ class Grounding:
     def __init__(self, bundle: Bundle, pictures: Annotated, config: GroundingConfig, seed: int) -> None:
         self.bundle, self.pictures, self.config = bundle, pictures, config
         self.generator = np.random.default_rng([seed, 6])
-        self.heads = Heads(bundle.policy.backbone.width)
+        self.heads = Heads(bundle.policy.backbone.width).to(bundle.policy.device)
         # The action rows, the value head and the stop are not part of this lesson.
         self.parameters = [*bundle.policy.backbone.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=0.0)
@@ -142,12 +143,14 @@ class Grounding:
         """Loss and figures of the given pictures [B]."""
         policy, pictures = self.bundle.policy, self.pictures
         prompt = self.bundle.prompts.batch(
-            [pictures.instructions[i] for i in index], self.bundle.prompts.stack(pictures.frames[index])
+            [pictures.instructions[i] for i in index],
+            self.bundle.prompts.stack(pictures.frames[index]),
+            policy.device,
         )
         seen = policy.backbone.look(prompt)
         image = seen.embeds[seen.is_image].reshape(len(index), -1, policy.backbone.width)
         found = self.heads(image, policy.hear(seen).state)
-        return grounding_loss(found, self._truth(index, image.shape[1]))
+        return grounding_loss(found, moved(self._truth(index, image.shape[1]), policy.device))
 
     def _truth(self, index: np.ndarray, tokens: int) -> Truth:
         pictures, side = self.pictures, round(tokens**0.5)

@@ -15,8 +15,11 @@ from torch import Tensor
 from lastr1.algo.lapo import PolicyTerms, lapo_loss, merge_parts
 from lastr1.algo.logprob import action_entropy, stop_entropy
 from lastr1.config import LapoConfig, OptimizerConfig
+from lastr1.model.backbone import Prompt
+from lastr1.model.policy import Thought
+from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
-from lastr1.rollout.batch import Decisions, Minibatch, tree_map
+from lastr1.rollout.batch import Decisions, Minibatch, moved, tree_map
 from lastr1.train.schedule import cosine_rate
 from lastr1.types import Array
 
@@ -66,8 +69,8 @@ class Learner:
         for index in torch.split(own, self.config.micro_batch):
             rows = decisions.rows(index)
             with self._precision():
-                prompt = self.bundle.prompts.batch(rows.instructions, _flat(rows.pixels))
-                parts.append(self.policy.terms(prompt, rows.thought, rows.tokens))
+                terms = self.policy.terms(self._prompt(rows), *self._chosen(rows))
+            parts.append(moved(terms, CPU))
         parts += [answer() for answer in answers]
         return tree_map(lambda *xs: torch.cat(xs), *parts)
 
@@ -112,28 +115,29 @@ class Learner:
         return reduce(merge_parts, parts)
 
     def _accumulate(self, batch: Minibatch, value_only: bool) -> dict[str, Tensor]:
-        rows = batch.decisions
-        prompt = self.bundle.prompts.batch(rows.instructions, _flat(rows.pixels))
-        with self._precision():
-            reading = self.policy.read(self.policy.backbone.look(prompt), rows.thought)
-            new = self.policy.score(reading, rows.thought, rows.tokens)
+        policy, device = self.policy, self.policy.device
+        prompt, (thought, tokens) = self._prompt(batch.decisions), self._chosen(batch.decisions)
+        weight = batch.weight.to(device)
+        with self._precision(), policy.backbone.recomputing(self.config.checkpointing):
+            reading = policy.read(policy.backbone.look(prompt), thought)
+            new = policy.score(reading, thought, tokens)
         loss = lapo_loss(
             replace(self.lapo, action_weight=0.0, stop_weight=0.0, latent_weight=0.0)
             if value_only
             else self.lapo,
-            self.policy.latent,
-            rows.thought.latent,
-            batch.old,
+            policy.latent,
+            thought.latent,
+            moved(batch.old, device),
             new,
-            batch.advantage,
-            batch.target,
-            batch.weight,
+            batch.advantage.to(device),
+            batch.target.to(device),
+            weight,
         )
         loss.total.backward()  # type: ignore[no-untyped-call]
-        temperature = self.policy.config.temperature
+        temperature = policy.config.temperature
         with torch.no_grad():
-            entropy = (action_entropy(reading.action_logits, temperature) * batch.weight).sum()
-            stop = (stop_entropy(reading.stop_logits, temperature) * batch.weight).sum()
+            entropy = (action_entropy(reading.action_logits, temperature) * weight).sum()
+            stop = (stop_entropy(reading.stop_logits, temperature) * weight).sum()
         return {
             **loss.parts,
             "total_loss": loss.total.detach(),
@@ -141,8 +145,14 @@ class Learner:
             "stop_entropy": stop,
         }
 
+    def _prompt(self, rows: Decisions) -> Prompt:
+        return self.bundle.prompts.batch(rows.instructions, _flat(rows.pixels), self.policy.device)
+
+    def _chosen(self, rows: Decisions) -> tuple[Thought, Tensor]:
+        return moved(rows.thought, self.policy.device), rows.tokens.to(self.policy.device)
+
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast)
+        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self.config.autocast)
 
 
 def _flat(pixels: Array) -> Array:

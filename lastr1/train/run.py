@@ -23,6 +23,7 @@ from lastr1.model.prompt import tiny_tokenizer
 from lastr1.model.weights import Bundle
 from lastr1.rollout.scripted import demonstrations
 from lastr1.spec import RobotSpec, mismatches
+from lastr1.train.device import device_of
 from lastr1.train.progress import say, track
 from lastr1.types import UserError
 
@@ -31,7 +32,8 @@ BUILTIN = Path(lastr1.__file__).parent / "assets" / "tabletop_base"
 
 
 def begin(config: Config) -> None:
-    """Threads and seed of this process."""
+    """Threads and seed of this process; a device that is not here is noticed before anything is written."""
+    device_of(config)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
 
@@ -105,7 +107,9 @@ def _scripted(config: Config) -> Iterator[Demonstration]:
 
 def scratch_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...]) -> Bundle:
     """Random weights, a tokenizer over the tasks' words, and the robot's own limits as action statistics."""
-    return weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, limits(spec))
+    bundle = weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, limits(spec))
+    bundle.policy.to(device_of(config))
+    return bundle
 
 
 def limits(spec: RobotSpec) -> Codec:
@@ -133,6 +137,7 @@ def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: 
         say(f"warm-up: {remark}")
     if base.spec.action == spec.action:
         codec = base.codec
+    base.policy.to(device_of(config))
     return weights.with_robot(base, spec, codec)
 
 
@@ -148,8 +153,10 @@ def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) 
     )
 
 
-def load_policy(directory: Path, spec: RobotSpec, policy: PolicyConfig | None = None) -> Bundle:
-    """A policy for this robot.  `UserError` lists what differs between the checkpoint's robot and `spec`."""
+def load_policy(
+    directory: Path, spec: RobotSpec, device: torch.device, policy: PolicyConfig | None = None
+) -> Bundle:
+    """A policy for this robot, on `device`.  `UserError` lists what differs between its robot and `spec`."""
     if policy is not None and policy.latent_policy == "gaussian" and weights.is_foreign(directory):
         raise UserError(
             f"{directory} does not hold the scale of its latents: measure it with lastr1 convert, or use "
@@ -158,7 +165,7 @@ def load_policy(directory: Path, spec: RobotSpec, policy: PolicyConfig | None = 
     bundle = weights.load(directory, policy=policy, robot=spec)
     for remark in bundle.remarks:
         say(f"policy: {remark}")
-    bundle.policy.eval()
+    bundle.policy.eval().to(device)
     wrong = mismatches(bundle.spec, spec)
     if wrong:
         raise UserError(f"{directory} drives another robot than {spec.name}: {'; '.join(wrong)}")

@@ -28,6 +28,7 @@ from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Episode, Minibatch
 from lastr1.rollout.collect import Player
 from lastr1.train import run
+from lastr1.train.device import device_of
 from lastr1.train.learner import Learner, shares
 from lastr1.types import UserError
 
@@ -68,7 +69,7 @@ def open_team(config: Config, checkpoint: Path, policy: PolicyConfig | None = No
     """The policy of `checkpoint` in the recipe's simulators, in `config.processes` processes."""
     threads, count = torch.get_num_threads(), config.processes
     with run.open_pool(config) as pool, contextlib.ExitStack() as stack:
-        bundle = run.load_policy(checkpoint, pool.spec, policy=policy)
+        bundle = run.load_policy(checkpoint, pool.spec, device_of(config), policy)
         if count > 1:
             torch.set_num_threads(max(1, threads // count))
             stack.callback(torch.set_num_threads, threads)
@@ -139,7 +140,7 @@ def _serve(
     threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, config.threads // config.processes))
     with run.open_pool(config) as pool:
-        bundle = run.load_policy(checkpoint, pool.spec, policy=policy)
+        bundle = run.load_policy(checkpoint, pool.spec, device_of(config), policy)
         adopt_parameters(bundle.policy, shared)
         player = Player(bundle, pool, -(-config.env.slots // config.processes))
         learner = Learner(bundle, config.lapo, config.optimizer)

@@ -4,7 +4,7 @@ Axes: B samples, L latent slots, D width, N action tokens, C control steps, A ac
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,11 @@ from lastr1.algo.imitation import (
 from lastr1.config import WarmupConfig
 from lastr1.demos.dataset import Batch, DemonstrationSet
 from lastr1.demos.teacher import Targets
-from lastr1.model.backbone import Prompt
+from lastr1.model.backbone import Embedded, Prompt
+from lastr1.model.heads import Reading
 from lastr1.model.policy import LatentPolicy, Thought
 from lastr1.model.weights import Bundle
+from lastr1.rollout.batch import moved
 from lastr1.train.schedule import cosine_rate
 
 
@@ -68,15 +70,18 @@ class Teaching:
         """Two passes: latents under teacher forcing, then actions and stops on the policy's own (6.4)."""
         policy, labels = self.bundle.policy, lesson.labels
         used = policy.used(labels.groups)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
-            heard = policy.hear(policy.backbone.look(lesson.prompt))
+        with (
+            torch.autocast(policy.device.type, torch.bfloat16, enabled=self.config.autocast),
+            policy.backbone.recomputing(self.config.checkpointing),
+        ):
+            read = self._reader(policy.backbone.look(lesson.prompt))
             mean = labels.latent
             if policy.config.latents:
                 forced = Thought(latent=_rescale(labels.latent, self.latent_rms), groups=labels.groups)
-                mean = policy.read_on(heard, forced, act=False).mean
+                mean = read(forced, False).mean
                 rms = mean.detach()[used].square().mean().sqrt().item()
                 self.latent_rms = 0.99 * self.latent_rms + 0.01 * rms
-            reading = policy.read_on(heard, Thought(latent=mean, groups=labels.groups), act=True)
+            reading = read(Thought(latent=mean, groups=labels.groups), True)
         terms = ImitationTerms(
             latent=mean,
             action_logits=reading.action_logits,
@@ -84,6 +89,14 @@ class Teaching:
             vocab_logsumexp_t1=policy.vocabulary_logsumexp(reading.stop_state, 1.0),
         )
         return imitation_loss(self.config, labels, terms, imitation_counts(labels))
+
+    def _reader(self, seen: Embedded) -> Callable[[Thought, bool], Reading]:
+        """Reads a thought after the prompt, which is read once where a cache can hold it."""
+        policy = self.bundle.policy
+        if self.config.checkpointing:
+            return lambda thought, _: policy.read(seen, thought)
+        heard = policy.hear(seen)
+        return lambda thought, act: policy.read_on(heard, thought, act=act)
 
     def lesson(self) -> Lesson:
         """A random batch with thought lengths drawn uniformly from 1..K groups."""
@@ -113,7 +126,10 @@ class Teaching:
             action_mask=torch.from_numpy(batch.action_valid.repeat(width, axis=1)),
             groups=groups,
         )
-        return Lesson(prompt=prompts.batch(batch.instructions, np.stack(pixels)), labels=labels)
+        return Lesson(
+            prompt=prompts.batch(batch.instructions, np.stack(pixels), policy.device),
+            labels=moved(labels, policy.device),
+        )
 
 
 def learning_rate(config: WarmupConfig, step: int) -> float:
@@ -131,7 +147,7 @@ def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int 
             pixels = np.stack(
                 [bundle.prompts.pixels(batch.images[c][i]) for i in range(64) for c in bundle.prompts.cameras]
             )
-            yield bundle.prompts.batch(batch.instructions, pixels)
+            yield bundle.prompts.batch(batch.instructions, pixels, bundle.policy.device)
 
     return fix_latent_scale(bundle.policy, prompts())
 
