@@ -103,6 +103,27 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """LoRA: matrices of low rank beside the attention projections, in place of training every weight."""
+
+    rank: int = 0
+    """rank of the matrices; 0 trains every weight, and the value head is trained in full either way"""
+    alpha: float = 32.0
+    """the matrices' product counts alpha / rank times"""
+    vision: bool = False
+    """adapt the attention of the vision tower as well"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "alpha")
+        if self.rank < 0:
+            raise ValueError(f"rank must be 0 or more, not {self.rank}")
+
+
+EVERY_WEIGHT = AdapterConfig()
+"""no adapter"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LapoConfig:
     """LAPO loss and advantages [5]."""
 
@@ -328,6 +349,7 @@ class Config:
     env: EnvConfig = field(default_factory=EnvConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)

@@ -156,9 +156,9 @@ class Backbone(nn.Module):
         self.image_token: int = config.image_token_id
         self.patch: int = config.vision_config.patch_size
 
-    def freeze_vision(self, frozen: bool) -> None:
-        """Leave the vision tower out of (or back in) the gradient."""
-        self.net.model.visual.requires_grad_(not frozen)
+    def freeze_vision(self) -> None:
+        """Leave the vision tower out of the gradient."""
+        self.net.model.visual.requires_grad_(False)
 
     @contextlib.contextmanager
     def recomputing(self, on: bool) -> Iterator[None]:

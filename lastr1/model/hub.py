@@ -6,6 +6,9 @@ Every mistake in them is a `UserError` of one line that names the file.
 import contextlib
 import json
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from lastr1.model.codec import Codec
 from lastr1.spec import RobotSpec
 from lastr1.types import UserError
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, OWN = "config.json", "tokenizer.json", "lastr1.json"
 STATISTICS = ("statistics.json", "dataset_statistics.json")
 """names under which action statistics are found; the first is what we write"""
 PASSENGERS = (
@@ -52,6 +55,29 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Indented, with a line end."""
     path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `directory` at the end.
+
+    What stood there stays whole until the new one is, and stays for good when filling fails.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    new, old = workplace / "new", workplace / "old"
+    try:
+        new.mkdir()
+        yield new
+        if directory.exists():
+            os.replace(directory, old)
+        os.replace(new, directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            os.replace(old, directory)
+        raise
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Tensors on disk as Hugging Face lays them out: a safetensors file, or several and an index; no pickle."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,14 +32,19 @@ def write_tensors(
     where: dict[str, str] = {}
     for number, names in enumerate(groups, 1):
         name = SINGLE if len(groups) == 1 else f"model-{number:05}-of-{len(groups):05}.safetensors"
-        part = {key: tensors[key].detach().to("cpu", dtype).contiguous() for key in names}
-        # Written by Python, so that a full disk is an OSError like any other.
-        (directory / name).write_bytes(serialize(part, metadata={"format": "pt"}))
+        write_file(directory / name, {key: tensors[key] for key in names}, dtype)
         where.update(dict.fromkeys(names, name))
     if len(groups) > 1:
         size = dtype.itemsize * sum(tensor.numel() for tensor in tensors.values())
         index = {"metadata": {"total_size": size}, "weight_map": where}
         (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Write `tensors` as `dtype` into one file."""
+    part = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
+    # Written by Python, so that a full disk is an OSError like any other.
+    path.write_bytes(serialize(part, metadata={"format": "pt"}))
 
 
 def _grouped(tensors: Mapping[str, Tensor], width: int, limit: int) -> Iterator[list[str]]:
@@ -60,11 +66,11 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     `UserError` names the file that is missing, damaged, a pickle, or not what the index says.
     """
     if (directory / SINGLE).is_file() or not (directory / INDEX).is_file():
-        return _read_file(_weights(directory))
+        return read_file(_weights(directory))
     where = _index(directory)
     found: dict[str, Tensor] = {}
     for name in sorted(set(where.values())):
-        part = _read_file(existing(directory, name))
+        part = read_file(directory / name)
         for key in sorted(part.keys() ^ {key for key, file in where.items() if file == name}):
             raise UserError(
                 f"{directory / INDEX} and {name} disagree about tensor {key}: download the folder again"
@@ -76,6 +82,27 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 def source_of(directory: Path) -> Path:
     """The file to name when the tensors do not fit."""
     return directory / (SINGLE if (directory / SINGLE).is_file() else INDEX)
+
+
+def fingerprint(directory: Path) -> str:
+    """SHA-256 of the weight files of a model folder, in the order of their names."""
+    found = hashlib.sha256()
+    single = (directory / SINGLE).is_file() or not (directory / INDEX).is_file()
+    for name in [_weights(directory).name] if single else sorted(set(_index(directory).values())):
+        with existing(directory, name).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def check_fit(shapes: Mapping[str, Sequence[int]], stored: Mapping[str, Tensor], source: str) -> None:
+    """`UserError` unless every name and shape is as expected, and every tensor holds real numbers."""
+    for name in sorted(shapes.keys() ^ stored.keys()):
+        raise UserError(f"{source}: tensor {name} is {'missing' if name in shapes else 'unknown'}")
+    for name, shape in shapes.items():
+        if list(shape) != list(stored[name].shape):
+            raise UserError(f"{source}: {name} is {list(stored[name].shape)}, not {list(shape)}")
+        if not stored[name].is_floating_point():
+            raise UserError(f"{source}: {name} is quantised ({stored[name].dtype}): use an unquantised model")
 
 
 def stored_dtype(stored: Mapping[str, Tensor]) -> torch.dtype:
@@ -101,8 +128,9 @@ def _weights(directory: Path) -> Path:
     return existing(directory, SINGLE)
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Every tensor of one file, which has to be there."""
     try:
-        return load_file(path)
+        return load_file(existing(path.parent, path.name))
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None

@@ -5,11 +5,7 @@ robot spec, the scale of the latents and the teacher's channels.  A folder witho
 checkpoint or a downloaded Qwen3-VL: what it does not say is asked of the caller.  No pickle anywhere.
 """
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +14,22 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lastr1.config import BackboneConfig, PolicyConfig, from_dict, to_dict
+from lastr1.config import EVERY_WEIGHT, AdapterConfig, BackboneConfig, PolicyConfig, from_dict, to_dict
+from lastr1.model import adapter as lora
 from lastr1.model import hub
 from lastr1.model.backbone import Backbone
 from lastr1.model.codec import Codec
-from lastr1.model.hub import understood
+from lastr1.model.hub import replacing, understood
 from lastr1.model.network import HEAD, draw_rows, read_backbone
 from lastr1.model.policy import LatentPolicy
 from lastr1.model.prompt import PromptBuilder, add_policy_tokens, knows_policy, token_id
-from lastr1.model.shards import SHARD, read_tensors, source_of, write_tensors
+from lastr1.model.shards import SHARD, check_fit, read_file, read_tensors, source_of, write_tensors
 from lastr1.model.sizes import scratch_config
 from lastr1.spec import RobotSpec
 from lastr1.types import UserError
 
 _VALUE = "value_head.mlp."
 _FORMAT = 1
-_OWN = "lastr1.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,8 @@ class Bundle:
     """teacher channels that the latents were taught (empty: not taught)"""
     bare: bool = False
     """a downloaded Qwen3-VL that has not been taught to think or act"""
+    adapter: lora.Adapter | None = None
+    """the LoRA matrices that are trained in place of the backbone (None: it has none of its own)"""
     remarks: tuple[str, ...] = ()
     """what the folder it was read from did not hold, and what stands in for it"""
 
@@ -95,34 +93,14 @@ def with_channels(bundle: Bundle, channels: tuple[int, ...]) -> Bundle:
 
 
 def tensors(policy: LatentPolicy) -> dict[str, Tensor]:
-    """Every parameter under its Hugging Face name; a tied head is left out."""
-    net = policy.backbone.net
-    found = {k: v for k, v in net.state_dict().items() if not (k == HEAD and _tied(net.config))}
-    found.update({_VALUE + k: v for k, v in policy.value_head.state_dict().items()})
-    return found
+    """Every parameter under its Hugging Face name, an adapter merged into it; a tied head is left out."""
+    tied = _tied(policy.backbone.net.config)
+    found = {k: v for k, v in lora.plain(policy.backbone).items() if not (k == HEAD and tied)}
+    return found | _value_tensors(policy)
 
 
-@contextlib.contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of `directory` at the end.
-
-    What stood there stays whole until the new one is, and stays for good when filling fails.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    new, old = workplace / "new", workplace / "old"
-    try:
-        new.mkdir()
-        yield new
-        if directory.exists():
-            os.replace(directory, old)
-        os.replace(new, directory)
-    except BaseException:
-        if old.exists() and not directory.exists():
-            os.replace(old, directory)
-        raise
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+def _value_tensors(policy: LatentPolicy) -> dict[str, Tensor]:
+    return {_VALUE + k: v for k, v in policy.value_head.state_dict().items()}
 
 
 def save(bundle: Bundle, directory: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -151,15 +129,28 @@ def write(
     hub.write_statistics(directory, bundle.codec, bundle.spec)
     count = sum(tensor.numel() for tensor in found.values())
     hub.write_card(directory, bundle.spec, policy.config, bundle.codec, count)
-    facts = {
+    if own:
+        hub.write_json(directory / hub.OWN, _facts(bundle))
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    return {
         "format": _FORMAT,
-        "policy": to_dict(policy.config),
+        "policy": to_dict(bundle.policy.config),
         "spec": to_dict(bundle.spec),
-        "latent_rms": policy.latent_rms,
+        "latent_rms": bundle.policy.latent_rms,
         "channels": bundle.channels,
     }
-    if own:
-        hub.write_json(directory / _OWN, facts)
+
+
+def write_trained(bundle: Bundle, directory: Path) -> None:
+    """The files of a policy; of one with an adapter, only what lies over its base."""
+    if bundle.adapter is None:
+        write(bundle, directory)
+        return
+    lora.write_adapter(directory, bundle.policy.backbone, bundle.adapter, _value_tensors(bundle.policy))
+    hub.write_statistics(directory, bundle.codec, bundle.spec)
+    hub.write_json(directory / hub.OWN, {**_facts(bundle), **lora.described(bundle.adapter)})
 
 
 def load(
@@ -169,6 +160,7 @@ def load(
     robot: RobotSpec | None = None,
     codec: Codec | None = None,
     dtype: torch.dtype = torch.float32,
+    adapter: AdapterConfig = EVERY_WEIGHT,
 ) -> Bundle:
     """Read what `save` wrote; `policy` replaces the stored knobs (a base that learns to think otherwise).
 
@@ -176,16 +168,27 @@ def load(
     `codec` also a downloaded Qwen3-VL, which has no action statistics, no value head and none of our tokens
     (their rows and the value head are drawn: seed torch beforehand).  `dtype` is that of the backbone.
 
+    An `adapter` is put over what was read, or continued if `directory` holds one; without, a stored one is
+    merged into its base.
+
     `UserError` names the file that is missing, damaged or does not fit.
     """
+    if lora.has_adapter(directory):
+        return _load_over_base(directory, policy, dtype, adapter)
     if robot is not None and is_foreign(directory):
-        return _load_foreign(directory, policy or hub.RELEASED, robot, codec, dtype)
-    facts = hub.read_json(directory, _OWN)
-    with understood(directory / _OWN):
-        if facts["format"] != _FORMAT:
-            raise UserError(f"{directory / _OWN}: not a lastr1 policy of format {_FORMAT}")
-        spec = from_dict(RobotSpec, facts["spec"])
-        rms, channels = float(facts["latent_rms"]), tuple(facts["channels"])
+        bundle = _load_foreign(directory, policy or hub.RELEASED, robot, codec, dtype)
+    else:
+        bundle = _load_own(directory, policy, dtype)
+    if not adapter.rank:
+        return bundle
+    if bundle.bare:
+        raise UserError(f"{directory} has no action tokens that an adapter could lie over: lastr1 convert it")
+    lora.attach(bundle.policy.backbone, adapter)
+    return replace(bundle, adapter=lora.new_adapter(adapter, directory))
+
+
+def _load_own(directory: Path, policy: PolicyConfig | None, dtype: torch.dtype) -> Bundle:
+    spec, rms, channels = _read_facts(directory)
     policy = policy or stored_policy(directory)
     codec = hub.read_codec(directory)
     stored = read_tensors(directory)
@@ -195,6 +198,37 @@ def load(
     fill(bundle.policy, stored, str(source_of(directory)))
     bundle.policy.calibrate(rms)
     return replace(bundle, channels=channels)
+
+
+def _read_facts(directory: Path) -> tuple[RobotSpec, float, tuple[int, ...]]:
+    facts = hub.read_json(directory, hub.OWN)
+    with understood(directory / hub.OWN):
+        if facts["format"] != _FORMAT:
+            raise UserError(f"{directory / hub.OWN}: not a lastr1 policy of format {_FORMAT}")
+        return from_dict(RobotSpec, facts["spec"]), float(facts["latent_rms"]), tuple(facts["channels"])
+
+
+def _load_over_base(
+    directory: Path, policy: PolicyConfig | None, dtype: torch.dtype, wanted: AdapterConfig
+) -> Bundle:
+    spec, rms, channels = _read_facts(directory)
+    found = lora.read_adapter(directory)
+    lora.check_base(directory, found)
+    if wanted.rank:
+        lora.check_wanted(directory, found.config, wanted)
+    codec, policy = hub.read_codec(directory), policy or stored_policy(directory)
+    bundle = load(found.base, policy=policy, robot=spec, codec=codec, dtype=dtype)
+    network, path = bundle.policy, directory / lora.VALUE
+    stored, value = lora.read_matrices(directory, network.backbone, found.config), read_file(path)
+    _copy(_value_tensors(network), value, str(path))
+    if wanted.rank:
+        lora.attach(network.backbone, wanted)
+        lora.fill(network.backbone, stored)
+    else:
+        lora.merge(network.backbone, stored, found.config)
+    network.calibrate(rms)
+    bundle = replace(bundle, channels=channels, adapter=found if wanted.rank else None, remarks=())
+    return with_robot(bundle, spec, codec)
 
 
 def _load_foreign(
@@ -231,31 +265,28 @@ def _load_foreign(
 
 def is_foreign(directory: Path) -> bool:
     """A released checkpoint or a downloaded model: nothing says how it thinks, and about which robot."""
-    return not (directory / _OWN).is_file() and (directory / hub.CONFIG).is_file()
+    return not (directory / hub.OWN).is_file() and (directory / hub.CONFIG).is_file()
 
 
 def stored_policy(directory: Path) -> PolicyConfig:
     """The knobs a policy on disk was taught with."""
     if is_foreign(directory):
         return hub.RELEASED
-    facts = hub.read_json(directory, _OWN)
-    with understood(directory / _OWN):
+    facts = hub.read_json(directory, hub.OWN)
+    with understood(directory / hub.OWN):
         return from_dict(PolicyConfig, facts["policy"])
 
 
 def fill(policy: LatentPolicy, stored: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the policy; every name and shape must fit, or nothing is changed."""
-    wanted = tensors(policy)
-    for name in sorted(wanted.keys() ^ stored.keys()):
-        raise UserError(f"{source}: tensor {name} is {'missing' if name in wanted else 'unknown'}")
+    _copy(tensors(policy), stored, source)
+
+
+@torch.no_grad()
+def _copy(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor], source: str) -> None:
+    check_fit({name: tensor.shape for name, tensor in wanted.items()}, stored, source)
     for name, tensor in wanted.items():
-        if tensor.shape != stored[name].shape:
-            raise UserError(f"{source}: {name} is {list(stored[name].shape)}, not {list(tensor.shape)}")
-        if not stored[name].is_floating_point():
-            raise UserError(f"{source}: {name} is quantised ({stored[name].dtype}): use an unquantised model")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(stored[name])
+        tensor.copy_(stored[name])
 
 
 def _tied(config: Any) -> bool:

@@ -11,6 +11,7 @@ from safetensors.torch import save as serialize
 
 from lastr1.config import Config, to_dict
 from lastr1.model import weights
+from lastr1.model.hub import replacing
 from lastr1.model.weights import Bundle
 from lastr1.types import UserError
 
@@ -19,8 +20,8 @@ def save_run(
     directory: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, config: Config, step: int
 ) -> None:
     """Write policy, optimizer and progress in place of what stands at `directory`."""
-    with weights.replacing(directory) as new:
-        weights.write(bundle, new)
+    with replacing(directory) as new:
+        weights.write_trained(bundle, new)
         (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
         (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
 

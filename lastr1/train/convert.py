@@ -1,4 +1,4 @@
-"""Job: a released checkpoint or a downloaded Qwen3-VL into a policy, and back into the released layout.
+"""Job: a released checkpoint, a Qwen3-VL or an adapter into a policy, and back into the released layout.
 
 Numbers are copied, not recomputed: a folder in bf16 is read and written in bf16.
 """
@@ -13,7 +13,7 @@ import torch
 from lastr1.config import Config
 from lastr1.envs import make_env
 from lastr1.envs.base import Env, Start
-from lastr1.model import hub, weights
+from lastr1.model import adapter, hub, weights
 from lastr1.model.backbone import Prompt
 from lastr1.model.codec import BINS
 from lastr1.model.prompt import knows_policy
@@ -34,21 +34,25 @@ BATCH = 16
 def convert(config: Config, source: Path, out: Path, to: Literal["lastr1", "released"]) -> list[str]:
     """Write the policy at `source` to `out` in another layout; what there is to say about it, line by line.
 
+    An adapter is merged into its base.
+
     The recipe's robot and action limits stand in for what a foreign folder does not hold.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: choose another --out")
     run.begin(config)
-    dtype = stored_dtype(read_tensors(source))
+    # The matrices of an adapter are fp32, and so is their sum with the base.
+    adapted = adapter.has_adapter(source)
+    dtype = torch.float32 if adapted else stored_dtype(read_tensors(source))
     foreign = weights.is_foreign(source)
     bundle = _read_foreign(config, source, dtype) if foreign else weights.load(source, dtype=dtype)
     if to == "released":
         _check_order(bundle, source)
     elif foreign and not bundle.bare:
         _measure(config, bundle)
-    with weights.replacing(out) as new:
+    with hub.replacing(out) as new:
         weights.write(bundle, new, dtype, own=to == "lastr1")
-        _take_along(bundle, source, new)
+        _take_along(bundle, adapter.read_adapter(source).base if adapted else source, new)
     return [*bundle.remarks, f"policy in {out}"]
 
 

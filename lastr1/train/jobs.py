@@ -72,6 +72,7 @@ def ground(config: Config, out: Path) -> Bundle:
 def warm_up(config: Config, demos: Path | None, out: Path) -> Bundle:
     """Teach a base from demonstrations; `out/last` is the policy."""
     run.begin(config)
+    run.check_adapter(config.adapter, freeze_vision=config.warmup.freeze_vision)
     out = run.new_directory(out, config)
     env = make_env(config.env)
     spec, tasks = env.spec, env.tasks
@@ -108,9 +109,10 @@ class Trained:
 def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
     """LAPO from a warmed-up policy; `out/last` is the policy, `out/metrics.jsonl` its history."""
     run.begin(config)
+    run.check_adapter(config.adapter, freeze_vision=config.optimizer.freeze_vision)
     out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
     start = out / "last" if resume else checkpoint
-    with open_team(config, start, config.policy) as team:
+    with open_team(config, start, training=True) as team:
         _same_shape(start, config.policy)
         job = config.reinforce
         steps = job.iterations * job.epochs * job.minibatches

@@ -46,8 +46,10 @@ class Learner:
         """`steps`: optimizer steps of the whole run, over which the learning rates fall."""
         self.bundle, self.lapo, self.config, self.peers, self.steps = bundle, lapo, config, peers, steps
         self.policy = bundle.policy
-        self.policy.backbone.freeze_vision(config.freeze_vision)
-        # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).
+        if config.freeze_vision:
+            self.policy.backbone.freeze_vision()
+        # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).  AdamW passes over what is
+        # frozen, and keeps no moments of it.
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.backbone.parameters()), "lr": config.lr},

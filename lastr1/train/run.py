@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import lastr1
-from lastr1.config import Config, PolicyConfig, differences, from_dict, to_dict
+from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig, differences, from_dict, to_dict
 from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
 from lastr1.demos.lerobot import open_recording
@@ -41,6 +41,12 @@ def begin(config: Config) -> None:
 def open_pool(config: Config) -> EnvPool:
     """The recipe's simulators."""
     return EnvPool(partial(make_env, config.env), slots=config.env.slots, workers=config.env.workers)
+
+
+def check_adapter(adapter: AdapterConfig, *, freeze_vision: bool) -> None:
+    """`UserError` when the vision tower is to be adapted and left as it is."""
+    if adapter.rank and adapter.vision and freeze_vision:
+        raise UserError("adapter.vision adapts the vision tower, freeze_vision leaves it as it is: drop one")
 
 
 def new_directory(path: Path, config: Config) -> Path:
@@ -107,6 +113,8 @@ def _scripted(config: Config) -> Iterator[Demonstration]:
 
 def scratch_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...]) -> Bundle:
     """Random weights, a tokenizer over the tasks' words, and the robot's own limits as action statistics."""
+    if config.adapter.rank:
+        raise UserError("an adapter lies over trained weights: give a --base, or use --adapter.rank 0")
     bundle = weights.build(config.backbone, config.policy, tiny_tokenizer(tasks), spec, limits(spec))
     bundle.policy.to(device_of(config))
     return bundle
@@ -132,7 +140,7 @@ def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: 
     if config.base == "scratch":
         return weights.with_robot(scratch_bundle(config, spec, tasks), spec, codec)
     path = BUILTIN if config.base == "builtin" else Path(config.base)
-    base = weights.load(path, policy=config.policy, robot=spec, codec=codec)
+    base = weights.load(path, policy=config.policy, robot=spec, codec=codec, adapter=config.adapter)
     for remark in base.remarks:
         say(f"warm-up: {remark}")
     if base.spec.action == spec.action:
@@ -154,15 +162,22 @@ def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) 
 
 
 def load_policy(
-    directory: Path, spec: RobotSpec, device: torch.device, policy: PolicyConfig | None = None
+    directory: Path,
+    spec: RobotSpec,
+    device: torch.device,
+    policy: PolicyConfig | None = None,
+    adapter: AdapterConfig = EVERY_WEIGHT,
 ) -> Bundle:
-    """A policy for this robot, on `device`.  `UserError` lists what differs between its robot and `spec`."""
+    """A policy for this robot, on `device`.  `UserError` lists what differs between its robot and `spec`.
+
+    For training, `policy` replaces its knobs and `adapter` says what is trained.
+    """
     if policy is not None and policy.latent_policy == "gaussian" and weights.is_foreign(directory):
         raise UserError(
             f"{directory} does not hold the scale of its latents: measure it with lastr1 convert, or use "
             f"--policy.latent-policy deterministic"
         )
-    bundle = weights.load(directory, policy=policy, robot=spec)
+    bundle = weights.load(directory, policy=policy, robot=spec, adapter=adapter)
     for remark in bundle.remarks:
         say(f"policy: {remark}")
     bundle.policy.eval().to(device)

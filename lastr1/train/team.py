@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lastr1.config import Config, PolicyConfig
+from lastr1.config import Config
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
 from lastr1.envs.worker import die_with_parent
@@ -27,6 +27,7 @@ from lastr1.model.policy import LatentPolicy
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Episode, Minibatch
 from lastr1.rollout.collect import Player
+from lastr1.spec import RobotSpec
 from lastr1.train import run
 from lastr1.train.device import device_of
 from lastr1.train.learner import Learner, shares
@@ -65,20 +66,30 @@ class Team(Player):
 
 
 @contextlib.contextmanager
-def open_team(config: Config, checkpoint: Path, policy: PolicyConfig | None = None) -> Iterator[Team]:
-    """The policy of `checkpoint` in the recipe's simulators, in `config.processes` processes."""
+def open_team(config: Config, checkpoint: Path, *, training: bool = False) -> Iterator[Team]:
+    """The policy of `checkpoint` in the recipe's simulators, in `config.processes` processes.
+
+    For `training`, the recipe's knobs replace its own, and the recipe's adapter lies over it.
+    """
     threads, count = torch.get_num_threads(), config.processes
     with run.open_pool(config) as pool, contextlib.ExitStack() as stack:
-        bundle = run.load_policy(checkpoint, pool.spec, device_of(config), policy)
+        bundle = _load(config, checkpoint, pool.spec, training)
         if count > 1:
             torch.set_num_threads(max(1, threads // count))
             stack.callback(torch.set_num_threads, threads)
             shared = share_parameters(bundle.policy)
-            found = [Replica(config, checkpoint, policy, shared, i) for i in range(1, count)]
+            found = [Replica(config, checkpoint, training, shared, i) for i in range(1, count)]
             replicas = [stack.enter_context(contextlib.closing(replica)) for replica in found]
         else:
             replicas = []
         yield Team(bundle, pool, -(-config.env.slots // count), replicas)
+
+
+def _load(config: Config, checkpoint: Path, spec: RobotSpec, training: bool) -> Bundle:
+    device = device_of(config)
+    if training:
+        return run.load_policy(checkpoint, spec, device, config.policy, config.adapter)
+    return run.load_policy(checkpoint, spec, device)
 
 
 class Replica:
@@ -88,7 +99,7 @@ class Replica:
         self,
         config: Config,
         checkpoint: Path,
-        policy: PolicyConfig | None,
+        training: bool,
         shared: Tensor,
         number: int,
     ) -> None:
@@ -96,7 +107,7 @@ class Replica:
         self.number = number
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, config, checkpoint, policy, shared), daemon=True
+            target=_serve, args=(theirs, config, checkpoint, training, shared), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -133,14 +144,12 @@ class Replica:
         self._process.join()
 
 
-def _serve(
-    pipe: Connection, config: Config, checkpoint: Path, policy: PolicyConfig | None, shared: Tensor
-) -> None:
+def _serve(pipe: Connection, config: Config, checkpoint: Path, training: bool, shared: Tensor) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
     threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, config.threads // config.processes))
     with run.open_pool(config) as pool:
-        bundle = run.load_policy(checkpoint, pool.spec, device_of(config), policy)
+        bundle = _load(config, checkpoint, pool.spec, training)
         adopt_parameters(bundle.policy, shared)
         player = Player(bundle, pool, -(-config.env.slots // config.processes))
         learner = Learner(bundle, config.lapo, config.optimizer)

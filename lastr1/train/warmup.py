@@ -47,7 +47,8 @@ class Teaching:
         self.bundle, self.data, self.targets, self.config = bundle, data, targets, config
         self.generator = np.random.default_rng([seed, 3])
         self.latent_rms = 1.0
-        bundle.policy.backbone.freeze_vision(config.freeze_vision)
+        if config.freeze_vision:
+            bundle.policy.backbone.freeze_vision()
         self.optimizer = torch.optim.AdamW(bundle.policy.parameters(), lr=config.lr, weight_decay=0.0)
 
     def steps(self, first: int = 0) -> Iterator[tuple[int, dict[str, float]]]:

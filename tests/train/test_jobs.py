@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_run(chain, tmp_path, lastr1):
 
 def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeypatch, lastr1):
     root, out = chain("tabletop"), tmp_path / "run"
-    original, calls = jobs.weights.os.replace, []
+    original, calls = os.replace, []
 
     def interrupted(source, target):
         if str(target) == str(out / "last"):
@@ -211,7 +211,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(chain, tmp_path, monkeyp
                 raise KeyboardInterrupt
         original(source, target)
 
-    monkeypatch.setattr(jobs.weights.os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     lastr1("train", "tabletop", "--checkpoint", root / "warmup" / "last", "--out", out, code=130)
     monkeypatch.undo()
     assert json.loads((out / "last" / "run.json").read_text())["step"] == 1
