@@ -22,6 +22,19 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where an episode begins: a task and how its scene is laid out."""
+
+    task: int
+    """Index into `Env.tasks`."""
+    state: int | None = None
+    """Index of a stored initial state (0..`Env.stored_states` - 1); None draws a fresh scene from `seed`."""
+    seed: int = 0
+    placed: tuple[float, ...] = ()
+    """The simulator's own state vector, in place of `state` and `seed` (LIBERO's demonstrations have it)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """What the policy may look at before a decision."""
 

@@ -8,17 +8,7 @@ from numpy.typing import NDArray
 
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """Where an episode begins: a task and how its scene is laid out."""
-
-    task: int
-    """Index into `Env.tasks`."""
-    state: int | None = None
-    """Index of a stored initial state (0..`Env.stored_states` - 1); None draws a fresh scene from `seed`."""
-    seed: int = 0
+from lastr1.types import Start as Start  # part of the contract
 
 
 class Env(Protocol):

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lastr1.envs import libero_stack
 from lastr1.envs.base import Start
 from lastr1.envs.libero_stack import LiberoSetup, Shutter, global_generator, import_stack, renderer, turned
 from lastr1.spec import Camera, Dim, RobotSpec
@@ -109,6 +110,8 @@ class LiberoEnv:
         attempt = 0
         self._place(start, attempt)
         while start.state is None and self._solved:  # a fresh draw that leaves nothing to do
+            if start.placed:
+                raise ValueError(f"task {start.task} of {self.suite} is solved in the state that was given")
             attempt += 1
             self._place(start, attempt)
         return self.observe()
@@ -175,7 +178,7 @@ class LiberoEnv:
         state = np.concatenate(
             [
                 sensed["robot0_eef_pos"],
-                _axis_angle(sensed["robot0_eef_quat"]),
+                libero_stack.axis_angle(sensed["robot0_eef_quat"]),
                 sensed["robot0_gripper_qpos"],
             ]
         )
@@ -267,11 +270,15 @@ class LiberoEnv:
         with global_generator():
             # Fresh scenes: far from LIBERO's own small seeds, and another one for every task and attempt.
             words = np.random.SeedSequence((start.seed, start.task, attempt, 0x11BE20))
-            self._sim.seed(0 if start.state is not None else int(words.generate_state(1)[0]))
+            fresh = start.state is None and not start.placed
+            self._sim.seed(int(words.generate_state(1)[0]) if fresh else 0)
             self._redraw()
-        if start.state is None:
-            state = self._sim.get_sim_state()
-        else:
+        state = self._sim.get_sim_state()
+        if start.placed:
+            if len(start.placed) != len(state):
+                raise ValueError(f"{self.suite} {start.task}: {len(start.placed)} numbers, not {len(state)}")
+            state = np.array(start.placed)
+        elif start.state is not None:
             state = self._states[start.state].copy()
             if self._patch and self.suite == "libero_spatial" and start.task == RAMEKIN_TASK:
                 state[RAMEKIN_ENTRY] += RAMEKIN_LIFT
@@ -287,12 +294,3 @@ class LiberoEnv:
         _, _, solved, _ = self._robosuite.step(command)
         self._solved = bool(solved)
         return self._solved
-
-
-def _axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quaternion (x, y, z, w) -> axis times angle [3], rad; the angle runs to 2 pi, as in robosuite."""
-    w = float(np.clip(quaternion[3], -1.0, 1.0))
-    length = np.sqrt(1.0 - w * w)
-    if length < 1e-8:
-        return np.zeros(3)
-    return np.asarray(quaternion[:3] * (2.0 * np.arccos(w) / length))

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lastr1.types import Image, UserError
 
@@ -117,3 +118,12 @@ def import_stack() -> None:
 
 def _no_file(_path: str) -> logging.Handler:
     return logging.NullHandler()
+
+
+def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quaternion (x, y, z, w) -> axis times angle [3], rad; the angle runs to 2 pi, as in robosuite."""
+    w = float(np.clip(quaternion[3], -1.0, 1.0))
+    length = np.sqrt(1.0 - w * w)
+    if length < 1e-8:
+        return np.zeros(3)
+    return np.asarray(quaternion[:3] * (2.0 * np.arccos(w) / length))

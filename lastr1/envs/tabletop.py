@@ -94,6 +94,8 @@ class TabletopEnv:
             raise ValueError(f"stored state {start.state} does not exist: there are {STORED_STATES}")
         if start.seed < 0:
             raise ValueError(f"seed {start.seed} is negative")
+        if start.placed:
+            raise ValueError("the embedded world begins from a stored state or a seed, not from `placed`")
         self._task, self._steps, self._over = start.task, 0, False
         self._world = scene(self.task, start)
         return self._observe()

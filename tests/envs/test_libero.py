@@ -12,7 +12,8 @@ import pytest
 
 from lastr1.envs.base import Start
 from lastr1.envs.check import check_env
-from lastr1.envs.libero import CAPS, LiberoEnv, _axis_angle, libero_spec
+from lastr1.envs.libero import CAPS, LiberoEnv, libero_spec
+from lastr1.envs.libero_stack import axis_angle
 from lastr1.types import ActionChunk, UserError
 
 pytestmark = pytest.mark.sim
@@ -148,9 +149,9 @@ def test_caps_are_whole_chunks() -> None:
 def test_axis_angle() -> None:
     """A half turn about x is (pi, 0, 0); a quarter turn about z is (0, 0, pi/2); no turn is zero."""
     half, quarter = np.sin(np.pi / 2), np.sin(np.pi / 4)
-    np.testing.assert_allclose(_axis_angle(np.array([half, 0, 0, 0.0])), [np.pi, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(_axis_angle(np.array([0, 0, quarter, quarter])), [0, 0, np.pi / 2], atol=1e-12)
-    np.testing.assert_array_equal(_axis_angle(np.array([0, 0, 0, 1.0])), np.zeros(3))
+    np.testing.assert_allclose(axis_angle(np.array([half, 0, 0, 0.0])), [np.pi, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(axis_angle(np.array([0, 0, quarter, quarter])), [0, 0, np.pi / 2], atol=1e-12)
+    np.testing.assert_array_equal(axis_angle(np.array([0, 0, 0, 1.0])), np.zeros(3))
 
 
 def test_environments_never_import_torch() -> None:
