@@ -9,6 +9,7 @@ TESTS = {
     "algo/lapo.py": ["tests/algo/test_lapo.py", "tests/algo/test_lapo_batches.py"],
     "algo/imitation.py": ["tests/algo/test_imitation.py"],
     "model/layout.py": ["tests/model/test_layout.py"],
+    "model/adapter.py": ["tests/model/test_adapter.py"],
 }
 """File of the package -> the quick tests that must notice a fault in it."""
 
@@ -338,4 +339,12 @@ LAYOUT = _faults(
     ),
 )
 
-MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT
+ADAPTER = _faults(
+    "model/adapter.py",
+    ("merged on loading without its scale", "config.alpha / config.rank)", "1.0)"),
+    ("left out of the export", "return found | {f", "return found or {f"),
+    ("another base goes unnoticed", "if found != adapter.sha256:", "if not found:"),
+    ("bf16 matrices over a bf16 base", "matrix.data = matrix.data.float()", "pass"),
+)
+
+MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER

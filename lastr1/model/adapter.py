@@ -21,8 +21,8 @@ from lastr1.model.hub import OWN, read_json, understood
 from lastr1.model.shards import check_fit, fingerprint, read_file, write_file
 from lastr1.types import UserError
 
-MATRICES, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-"""peft's own files"""
+MATRICES = "adapter_model.safetensors"
+"""peft's name, beside its adapter_config.json"""
 VALUE = "value_head.safetensors"
 """the value head, which is trained in full"""
 _LANGUAGE = r"model\.language_model\.layers\.\d+\.self_attn\.[qkvo]_proj"
@@ -108,8 +108,7 @@ def attach(backbone: Backbone, config: AdapterConfig) -> None:
     settings = _settings(config, "")
     from peft import inject_adapter_in_model
 
-    backbone.requires_grad_(False)
-    inject_adapter_in_model(settings, backbone.net, _ONLY)
+    inject_adapter_in_model(settings, backbone.net, _ONLY)  # it freezes the rest
     for matrix in matrices(backbone).values():
         matrix.data = matrix.data.float()  # peft takes the base's type, and bf16 forgets small steps
 
