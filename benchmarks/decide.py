@@ -4,14 +4,17 @@ python benchmarks/decide.py --size small
 
 Thoughts end by the `first` rule after as many groups as we want, through the ordinary code: the stop's row of
 the output matrix is solved for four prompts, so that prompt g stops after g groups.  A batch is made of these
-prompts.  Processor time of one thread, schedules in turn, the least of all rounds: other work on the machine
-must not decide.  With more than FEW rows (lastr1/model/thinking.py) `speculative` is `fused`.
+prompts.  Processor time of one thread (on a GPU: wall clock), schedules in turn, the least of all rounds:
+other work on the machine must not decide.  With more than FEW rows (lastr1/model/thinking.py) `speculative`
+is `fused`.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -24,7 +27,9 @@ from lastr1.model.noise import Noise
 from lastr1.model.policy import LatentPolicy
 from lastr1.model.prompt import tiny_tokenizer
 from lastr1.model.weights import Bundle, build
+from lastr1.rollout.batch import moved
 from lastr1.spec import Camera, Dim, RobotSpec
+from lastr1.train.device import device_named
 
 SIZES = {
     "tiny": BackboneConfig(),
@@ -41,11 +46,12 @@ SIZES = {
 }  # fmt: skip
 SHARES = (0.5655, 0.2793, 0.0968, 0.0585)
 """thoughts of 1..4 groups after training: mean of the four suites (paper Fig 9, ALGORITHM.md A.4)"""
-ORDER = ["plain", "fused", "static", "speculative"]
+Name = Literal["plain", "fused", "static", "speculative"]
+ORDER: tuple[Name, ...] = get_args(Name)
 TASK = "put the cream cheese in the bowl"
 
 
-def make(size: str, image: int) -> Bundle:
+def make(size: str, image: int, device: torch.device) -> Bundle:
     """Random weights, seven action dimensions, the prompt of one camera."""
     torch.manual_seed(0)
     dims = tuple(Dim(name=str(i), unit="controller", low=-1.0, high=1.0) for i in range(7))
@@ -56,8 +62,21 @@ def make(size: str, image: int) -> Bundle:
     codec = Codec(q01=(-1.0,) * 7, q99=(1.0,) * 7, mask=(True,) * 7)
     policy = PolicyConfig(image=image, crop=1.0, eval_stop="first")
     bundle = build(SIZES[size], policy, tiny_tokenizer((TASK,)), robot, codec)
-    bundle.policy.eval()
+    bundle.policy.eval().to(device)
     return bundle
+
+
+def dice(policy: LatentPolicy, batch: int) -> Noise:
+    shape = {"latents": policy.config.latents, "width": policy.backbone.width}
+    return moved(Noise.draw(range(batch), **shape, actions=policy.action_tokens), policy.device)
+
+
+def now(policy: LatentPolicy) -> float:
+    """Milliseconds of a clock that waits for the device."""
+    if policy.device.type == "cpu":
+        return 1e3 * time.process_time()
+    torch.cuda.synchronize(policy.device)
+    return 1e3 * time.perf_counter()
 
 
 @torch.no_grad()
@@ -66,18 +85,16 @@ def plant(policy: LatentPolicy, prompt: Prompt) -> None:
     net, stop = policy.backbone.net, policy.tokens.latent_end
     # a head of its own: the stop token's embedding stays
     net.lm_head.weight = nn.Parameter(net.lm_head.weight.clone())
-    noise = Noise.draw(
-        range(4), latents=policy.config.latents, width=policy.backbone.width, actions=policy.action_tokens
-    )
+    noise = dice(policy, 4)
     # without noise on the latents, a sampled thought is the greedy one, and all its groups are there
     thought = policy.decide(prompt, replace(noise, latent=torch.zeros_like(noise.latent))).thought
     states = policy.read(policy.backbone.look(prompt), thought).stop_state
     net.lm_head.weight[stop] = 0
     candidate, wanted = torch.arange(4)[None], torch.arange(4)[:, None]
-    margin = torch.where(candidate < wanted, -5.0, 10.0)
+    margin = torch.where(candidate < wanted, -5.0, 10.0).to(states)
     logits = (policy.vocabulary_logsumexp(states, 1.0) + margin).double().flatten()[:, None]
-    system = states.flatten(0, 1).double(), logits
-    net.lm_head.weight[stop] = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].float()
+    system = states.flatten(0, 1).double().cpu(), logits.cpu()
+    net.lm_head.weight[stop] = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].to(states)
 
 
 def rows(batch: int) -> list[int]:
@@ -91,15 +108,15 @@ def rows(batch: int) -> list[int]:
 
 def milliseconds(
     policy: LatentPolicy, prompt: Prompt, noise: Noise | None, groups: Sequence[int], rounds: int
-) -> dict[str, float]:
+) -> dict[Name, float]:
     """The least time of every schedule; checks the lengths of the thoughts (where they are not sampled)."""
-    least = dict.fromkeys(ORDER, float("inf"))
+    least = dict.fromkeys(ORDER, math.inf)
     for round_ in range(rounds + 1):
         for schedule in ORDER:
             policy.config = replace(policy.config, schedule=schedule)
-            began = time.process_time()
+            began = now(policy)
             decision = policy.decide(prompt, noise)
-            took = 1e3 * (time.process_time() - began)
+            took = now(policy) - began
             assert noise is not None or decision.thought.groups.tolist() == list(groups)
             if round_:  # the first is not counted
                 least[schedule] = min(least[schedule], took)
@@ -111,13 +128,13 @@ def reading(policy: LatentPolicy, prompt: Prompt, rounds: int) -> float:
     """Image and prompt, which every schedule reads once: the part that no schedule changes."""
     least = float("inf")
     for _ in range(rounds + 1):
-        began = time.process_time()
+        began = now(policy)
         policy.hear(policy.backbone.look(prompt))
-        least = min(least, 1e3 * (time.process_time() - began))
+        least = min(least, now(policy) - began)
     return least
 
 
-def line(batch: int, name: str, took: dict[str, float], read: float) -> None:
+def line(batch: int, name: str, took: dict[Name, float], read: float) -> None:
     times = "".join(f"{took[s]:10.1f}" for s in ORDER)
     ratios = "".join(f"{took[s] / took['plain']:10.2f}" for s in ORDER[1:])
     rest = (took["speculative"] - read) / (took["plain"] - read)
@@ -130,15 +147,16 @@ def main() -> None:
     parser.add_argument("--image", type=int, default=256)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... or auto")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    bundle = make(args.size, args.image)
+    bundle = make(args.size, args.image, device_named(args.device))
     policy = bundle.policy
     shape = (args.image, args.image, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
 
     def prompt(groups: Sequence[int]) -> Prompt:
-        return bundle.prompts.batch([TASK] * len(groups), pixels[[g - 1 for g in groups]])
+        return bundle.prompts.batch([TASK] * len(groups), pixels[[g - 1 for g in groups]], policy.device)
 
     four = prompt([1, 2, 3, 4])
     plant(policy, four)
@@ -155,17 +173,12 @@ def main() -> None:
             each.append(milliseconds(policy, prompt(groups), None, groups, args.rounds))
             line(batch, f"{g} groups", each[-1], read)
         if batch == 1:
-            mean = {s: sum(share * took[s] for share, took in zip(SHARES, each, strict=True)) for s in ORDER}
+            mean = {s: math.fsum(p * took[s] for p, took in zip(SHARES, each, strict=True)) for s in ORDER}
         else:
             mean = milliseconds(policy, prompt(rows(batch)), None, rows(batch), args.rounds)
         line(batch, "as after training", mean, read)
-        noise = Noise.draw(
-            range(batch),
-            latents=policy.config.latents,
-            width=policy.backbone.width,
-            actions=policy.action_tokens,
-        )
-        line(batch, "sampled", milliseconds(policy, prompt([1] * batch), noise, [], args.rounds), read)
+        sampled = milliseconds(policy, prompt([1] * batch), dice(policy, batch), [], args.rounds)
+        line(batch, "sampled", sampled, read)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def padded(rollout: Rollout) -> Minibatch:
 
 def evaluate_whole_head(policy: LatentPolicy, height: int) -> int:
     """Make action logits a slice of the whole vocabulary's, padded to `height` rows; how many there are."""
-    extra = torch.zeros(max(0, height - len(policy.backbone.head)), policy.backbone.width, device=policy.device)
+    extra = torch.zeros(
+        max(0, height - len(policy.backbone.head)), policy.backbone.width, device=policy.device
+    )
     first = policy.tokens.action
 
     def logits(hidden: Tensor) -> Tensor:
