@@ -29,8 +29,9 @@ class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     out: Path | None = None
     """where the job writes"""
-    demos: Path | None = None
-    """demonstrations to warm up on (none: straight from the scripted expert)"""
+    demos: Annotated[Path | None, tyro.conf.arg(aliases=["--demo"])] = None
+    """demonstrations to warm up on, to check (doctor) or to play again (collect): LIBERO's *.hdf5 or a
+    LeRobotDataset v3 (none: straight from the scripted expert)"""
     checkpoint: Path | None = None
     """policy to start from, to evaluate or to convert"""
     resume: bool = False
@@ -124,7 +125,7 @@ def _collect(args: Arguments) -> None:
     from lastr1.train.jobs import collect
 
     out = args.out or Path("demos") / args.config.name
-    count = collect(args.config, out)
+    count = collect(args.config, out, args.demos)
     sys.stdout.write(f"{count} demonstrations in {out}\n")
 
 
@@ -200,7 +201,10 @@ JOBS = {
     "doctor": Job(
         help="what this machine can run, and the fix for what it cannot", run=_doctor, recipe="tabletop"
     ),
-    "collect": Job(help="demonstrations from the scripted expert (LeRobotDataset v3)", run=_collect),
+    "collect": Job(
+        help="demonstrations (LeRobotDataset v3) from the scripted expert, or from LIBERO's files (--demos)",
+        run=_collect,
+    ),
     "ground": Job(help="teach a base made from scratch to see and to point (embedded world)", run=_ground),
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lastr1.types import Array, Floats, Observation, UserError
+from lastr1.types import Array, Floats, Observation, Start, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Demonstration:
     """[H + 1, S], robot units"""
     actions: Floats
     """[H, A], robot units"""
+    start: Start | None = None
+    """where its environment began, so that it can be played again (None: nobody wrote it down)"""
 
     def __post_init__(self) -> None:
         steps = len(self.actions)

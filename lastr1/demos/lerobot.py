@@ -18,14 +18,18 @@ import pyarrow as pa
 
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot_meta import IMAGES
-from lastr1.demos.lerobot_rows import decoded, open_parquet, short, split, vectors
+from lastr1.demos.lerobot_rows import decoded, open_columns, open_parquet, short, split, vectors
 from lastr1.demos.mp4 import VideoReader
 from lastr1.spec import Camera, RobotSpec
-from lastr1.types import UserError
+from lastr1.types import Floats, Start, UserError
 
 VERSION = "v3.0"
+VECTORS = {"state": ("observation.state", "state"), "action": ("action", "actions")}
+"""LeRobot's name of a feature, and the one that openpi's converter for LIBERO gave it"""
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+START = "lastr1.start"
+"""our own column of `meta/episodes`: the `Start` of an episode as JSON, empty where it is not known"""
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
@@ -66,6 +70,8 @@ class RecordedEpisode:
     data: Path
     videos: Mapping[str, tuple[Path, int]]
     """camera -> file and the number of the first frame in it; only cameras stored as video"""
+    start: Start | None
+    """where the episode began, if the dataset is one of ours"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,8 @@ class Dataset:
     episodes: tuple[RecordedEpisode, ...]
     features: Mapping[str, str]
     """camera -> name of its feature"""
+    vectors: Mapping[str, str]
+    """`state` and `action` -> name of the feature"""
 
     def demonstrations(self, episodes: Collection[int] | None = None) -> Iterator[Demonstration]:
         """The given episodes (default: all) in the order of the dataset, one at a time in memory.
@@ -100,9 +108,23 @@ class Dataset:
             for reader in readers.values():
                 reader.close()
 
+    def all_actions(self) -> Floats:
+        """[N, A], one row per row of the data files; no picture is read."""
+        return self._all("action", len(self.robot.action))
+
+    def all_states(self) -> Floats:
+        """[N, S], the rows of `all_actions`."""
+        return self._all("state", len(self.robot.state))
+
+    def _all(self, name: str, size: int) -> Floats:
+        key = self.vectors[name]
+        paths = sorted({episode.data for episode in self.episodes})
+        return np.concatenate([vectors(open_columns(path, [key]), key, size, str(path)) for path in paths])
+
     def _tables(self, wanted: Collection[int]) -> Iterator[tuple[int, pa.Table]]:
+        needed = ["episode_index", *self.vectors.values(), *self.features.values()]
         for path in dict.fromkeys(e.data for i, e in enumerate(self.episodes) if i in wanted):
-            yield from ((number, table) for number, table in split(path) if number in wanted)
+            yield from ((number, table) for number, table in split(path, needed) if number in wanted)
 
     def _demonstration(
         self, number: int, table: pa.Table, readers: Mapping[str, VideoReader]
@@ -130,8 +152,9 @@ class Dataset:
             task=episode.task,
             instruction=self.tasks[episode.task],
             frames=frames,
-            states=vectors(table, "observation.state", len(self.robot.state), where),
-            actions=vectors(table, "action", len(self.robot.action), where)[:-1],
+            states=vectors(table, self.vectors["state"], len(self.robot.state), where),
+            actions=vectors(table, self.vectors["action"], len(self.robot.action), where)[:-1],
+            start=episode.start,
         )
 
 
@@ -147,15 +170,20 @@ def open_recording(root: Path) -> Dataset:
     try:
         if info["codebase_version"] != VERSION:
             raise UserError(
-                f"{path}: codebase_version {info['codebase_version']} is not {VERSION}: convert with lerobot"
+                f"{path}: codebase_version {info['codebase_version']} is not {VERSION}: convert it with "
+                "lerobot (python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME)"
             )
         features = {key: f for key, f in info["features"].items() if _is_camera(f)}
+        named = {
+            name: next((key for key in keys if key in info["features"]), keys[0])
+            for name, keys in VECTORS.items()
+        }
         robot = RecordedRobot(
             name=info["robot_type"] or "unknown",
             rate=float(info["fps"]),
             cameras=tuple(_camera(key, feature) for key, feature in features.items()),
-            state=_names(info["features"]["observation.state"]),
-            action=_names(info["features"]["action"]),
+            state=_names(info["features"][named["state"]]),
+            action=_names(info["features"][named["action"]]),
         )
         videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
         tasks = _tasks(root / "meta" / "tasks.parquet")
@@ -173,6 +201,7 @@ def open_recording(root: Path) -> Dataset:
         tasks=tasks,
         episodes=episodes,
         features={_camera_name(key): key for key in features},
+        vectors=named,
     )
 
 
@@ -181,7 +210,7 @@ def _is_camera(feature: Mapping[str, Any]) -> bool:
 
 
 def _camera_name(key: str) -> str:
-    return key.removeprefix(IMAGES).removeprefix("observation.")
+    return key.removeprefix(IMAGES).removeprefix("observation.").removeprefix("images.")
 
 
 def _camera(key: str, feature: Mapping[str, Any]) -> Camera:
@@ -193,10 +222,12 @@ def _camera(key: str, feature: Mapping[str, Any]) -> Camera:
 
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
     """LeRobot allows a list, a dict of lists, one name for the whole vector, or nothing."""
+    (size,) = map(int, feature["shape"])
+    if "names" not in feature:
+        return ("",) * size
     names = feature["names"]
     if isinstance(names, dict):
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
-    (size,) = feature["shape"]
     return tuple(str(name) for name in names) if names and len(names) == size else ("",) * size
 
 
@@ -231,5 +262,16 @@ def _episode(
         place[_camera_name(key)] = (root / path, round(row[prefix + "from_timestamp"] * info["fps"]))
     data = info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
     return RecordedEpisode(
-        task=tasks.index(row["tasks"][0]), rows=row["length"], data=root / data, videos=place
+        task=tasks.index(row["tasks"][0]),
+        rows=row["length"],
+        data=root / data,
+        videos=place,
+        start=_start(row[START]) if START in row else None,
     )
+
+
+def _start(text: str) -> Start | None:
+    if not text:
+        return None
+    values = json.loads(text)
+    return Start(**values | {"placed": tuple(values["placed"])})

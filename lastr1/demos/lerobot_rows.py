@@ -34,13 +34,24 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again") from error
 
 
-def split(path: Path) -> Iterator[tuple[int, pa.Table]]:
-    """Episode number and rows of every episode in a file, however its row groups are cut."""
+def open_columns(path: Path, columns: list[str]) -> pa.Table:
+    """All rows of some columns.  `UserError` when the file is damaged (a column it lacks is left out)."""
+    try:
+        return open_parquet(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again") from error
+
+
+def split(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Episode number and rows of every episode in a file, however its row groups are cut.
+
+    Only `columns` are read (one that the file lacks is left out: who needs it will notice).
+    """
     parts: list[pa.Table] = []
     current = -1
     file = open_parquet(path)
     try:
-        for batch in file.iter_batches(batch_size=BATCH):
+        for batch in file.iter_batches(batch_size=BATCH, columns=columns):
             table = pa.Table.from_batches([batch])
             numbers = _column(table, "episode_index", str(path)).to_numpy()
             cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(numbers)]

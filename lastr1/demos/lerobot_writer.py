@@ -4,6 +4,7 @@ Axes: R = H + 1 rows of an episode, A action size, S state size.
 """
 
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image as PILImage
 
 from lastr1.demos.dataset import Demonstration
-from lastr1.demos.lerobot import DATA_PATH, EPISODES_PATH, VERSION, VIDEO_PATH
+from lastr1.demos.lerobot import DATA_PATH, EPISODES_PATH, START, VERSION, VIDEO_PATH
 from lastr1.demos.lerobot_meta import (
     IMAGES,
     features,
@@ -171,6 +172,7 @@ class _Writer:
             "dataset_from_index": self._rows,
             "dataset_to_index": self._rows + rows,
             **{f"meta/episodes/{name}": 0 for name in ("chunk_index", "file_index")},
+            START: "" if demo.start is None else json.dumps(asdict(demo.start)),
         }
         for camera, video in self._videos.items():
             entry |= video.add(demo.frames[camera])

@@ -31,7 +31,7 @@ def demonstrations(
     tasks = env.tasks if env.tasks is not None else tuple(range(len(names)))
     record = partial(_record, env, config.noise, seed)
     wanted = [(task, episode) for episode in range(config.episodes) for task in tasks]
-    with _executor(env.workers) as pool:
+    with executor(env.workers) as pool:
         found = pool.map(record, wanted, chunksize=4) if pool is not None else map(record, wanted)
         for (task, _), recording in zip(wanted, found, strict=True):
             if recording is None:
@@ -46,6 +46,8 @@ def demonstrations(
                 frames=recording.frames,
                 states=recording.states,
                 actions=recording.actions,
+                # after a disturbed beginning, the start is not where the recording begins
+                start=recording.start if not config.noise else None,
             )
 
 
@@ -65,7 +67,7 @@ def _expert(env: EnvConfig, noise: float) -> Expert:
     return make_expert(env, noise)
 
 
-class _executor:
+class executor:
     """A pool of processes, or nothing for `workers` 0."""
 
     def __init__(self, workers: int) -> None:

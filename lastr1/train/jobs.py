@@ -7,6 +7,7 @@ from typing import Literal
 
 from lastr1.config import Config, PolicyConfig
 from lastr1.demos.lerobot_writer import write_recording
+from lastr1.demos.source import is_hdf5
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
@@ -32,16 +33,20 @@ VIDEO = 256
 """pixels of a video"""
 
 
-def collect(config: Config, out: Path) -> int:
-    """Record successes of the scripted expert as a LeRobotDataset v3; how many."""
+def collect(config: Config, out: Path, demos: Path | None = None) -> int:
+    """Successes of the scripted expert, or of replays of LIBERO's files, as a LeRobotDataset v3; how many."""
+    if demos is not None and not is_hdf5(demos):
+        raise UserError(f"{demos} holds no *.hdf5 of LIBERO: collect plays those again, --demos is for them")
     env = make_env(config.env)
     tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(env.tasks)))
     spec, names = env.spec, env.tasks
     env.close()
+    # Small images are stored lossless, large ones as video.
+    images: Literal["image", "video"] = "image" if config.env.image <= 128 else "video"
+    if demos is not None:
+        return write_recording(out, run.played_again(config, demos), spec=spec, tasks=names, images=images)
     with track(f"collect {config.env.suite}", len(tasks) * config.collect.episodes) as bar:
         episodes = demonstrations(config.env, config.collect, config.seed, bar.advance)
-        # Small images are stored lossless, large ones as video.
-        images: Literal["image", "video"] = "image" if config.env.image <= 128 else "video"
         return write_recording(out, episodes, spec=spec, tasks=names, images=images)
 
 
@@ -77,7 +82,7 @@ def warm_up(config: Config, demos: Path | None, out: Path) -> Bundle:
     env = make_env(config.env)
     spec, tasks = env.spec, env.tasks
     env.close()
-    data = run.load_demonstrations(config, demos, spec)
+    data = run.load_demonstrations(config, demos, spec, tasks)
     bundle = run.first_bundle(config, spec, tasks, data)
     targets = run.make_lesson_targets(config, bundle, data)
     bundle = weights.with_channels(bundle, targets.channels)

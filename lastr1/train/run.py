@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import lastr1
 from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig, differences, from_dict, to_dict
 from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
-from lastr1.demos.lerobot import open_recording
+from lastr1.demos.lerobot import Dataset, open_recording
+from lastr1.demos.libero_raw import as_libero
+from lastr1.demos.source import Source, is_hdf5, matching_tasks
 from lastr1.demos.teacher import Targets, ThumbnailTeacher, make_targets
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
@@ -21,6 +23,7 @@ from lastr1.model import weights
 from lastr1.model.codec import Codec
 from lastr1.model.prompt import tiny_tokenizer
 from lastr1.model.weights import Bundle
+from lastr1.rollout.replay import regenerated
 from lastr1.rollout.scripted import demonstrations
 from lastr1.spec import RobotSpec, mismatches
 from lastr1.train.device import device_of
@@ -80,10 +83,17 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def load_demonstrations(config: Config, source: Path | None, spec: RobotSpec) -> DemonstrationSet:
-    """`collect.episodes` demonstrations per task, from a data set (drawn by seed) or from the expert."""
+def load_demonstrations(
+    config: Config, source: Path | None, spec: RobotSpec, tasks: tuple[str, ...]
+) -> DemonstrationSet:
+    """`collect.episodes` demonstrations per task, from a recording (drawn by seed) or from the expert."""
     job, policy = config.warmup, config.policy
-    found = _recorded(config, source, spec) if source is not None else _scripted(config)
+    if source is None:
+        found = _scripted(config)
+    elif is_hdf5(source):
+        found = played_again(config, source)
+    else:
+        found = _recorded(config, source, spec, tasks)
     return DemonstrationSet(
         found,
         chunk=policy.chunk,
@@ -93,14 +103,42 @@ def load_demonstrations(config: Config, source: Path | None, spec: RobotSpec) ->
     )
 
 
-def _recorded(config: Config, source: Path, spec: RobotSpec) -> Iterator[Demonstration]:
-    data = open_recording(source)
+def _recorded(config: Config, path: Path, spec: RobotSpec, tasks: tuple[str, ...]) -> Iterator[Demonstration]:
+    source = fitting(open_recording(path), spec, config.env.suite)
+    matching = matching_tasks(source, tasks, config.env.suite)
+    chosen = config.env.tasks if config.env.tasks is not None else tuple(matching.values())
+    of_suite = [i for i, e in enumerate(source.episodes) if e.task in matching and matching[e.task] in chosen]
+    found = [matching[source.episodes[i].task] for i in of_suite]
+    wanted = choose_per_task(found, count=config.collect.episodes, seed=config.seed)
+    for demo in source.demonstrations([of_suite[i] for i in wanted]):
+        task = matching[demo.task]
+        yield replace(demo, task=task, instruction=tasks[task])
+
+
+def fitting(data: Dataset, spec: RobotSpec, suite: str) -> Source:
+    """A LeRobotDataset of this robot: ours as it is, a public one of LIBERO in our conventions."""
     wrong = data.robot.mismatches(spec)
-    if wrong:
-        raise UserError(f"{source} does not fit {config.env.suite}: {'; '.join(wrong)}")
-    tasks = [episode.task for episode in data.episodes]
-    wanted = choose_per_task(tasks, count=config.collect.episodes, seed=config.seed)
-    return data.demonstrations(wanted)
+    if not wrong:
+        return data
+    if suite.startswith("libero"):
+        return as_libero(data, spec)
+    raise UserError(f"{data.root} does not fit {suite}: {'; '.join(wrong)}")
+
+
+def played_again(config: Config, source: Path) -> Iterator[Demonstration]:
+    """LIBERO's own files: replays of them, at the recipe's size."""
+    facts = make_env(config.env)
+    count = len(config.env.tasks if config.env.tasks is not None else facts.tasks) * config.collect.episodes
+    facts.close()
+    with track("replays", count) as bar:
+        yield from regenerated(
+            config.env,
+            source,
+            count=config.collect.episodes,
+            seed=config.seed,
+            progress=bar.advance,
+            remark=lambda line: say(f"replays: {line}"),
+        )
 
 
 def _scripted(config: Config) -> Iterator[Demonstration]:

@@ -1,0 +1,76 @@
+"""What demonstrations can be read from, behind one interface, and whose tasks they show.
+
+Axes: N control steps of all episodes, A action size.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lastr1.demos.dataset import Demonstration
+from lastr1.demos.hdf5 import SUFFIXES, open_hdf5
+from lastr1.demos.lerobot import open_recording
+from lastr1.types import Floats, Start, UserError
+
+
+class Episode(Protocol):
+    """One recorded episode."""
+
+    @property
+    def task(self) -> int:
+        """Index into `Source.tasks`."""
+
+    @property
+    def start(self) -> Start | None:
+        """Where it began, if that was recorded; its task is an index into `Source.tasks`."""
+
+
+class Source(Protocol):
+    """A recording that has been opened; frames are only read while iterating over `demonstrations`."""
+
+    @property
+    def root(self) -> Path:
+        """File or folder."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Instructions."""
+
+    @property
+    def episodes(self) -> Sequence[Episode]:
+        """All of them."""
+
+    def demonstrations(self, episodes: Collection[int] | None = None) -> Iterator[Demonstration]:
+        """The given episodes (default: all), one at a time in memory.  `UserError` names what is damaged."""
+
+    def all_actions(self) -> Floats:
+        """[N, A] in robot units."""
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether these are LIBERO's own files: they must be played again before they can teach."""
+    return path.suffix in SUFFIXES or (path.is_dir() and any(f.suffix in SUFFIXES for f in path.iterdir()))
+
+
+def open_source(path: Path) -> Source:
+    """LIBERO's HDF5 file (or a folder of them), or the folder of a LeRobotDataset v3."""
+    return open_hdf5(path) if is_hdf5(path) else open_recording(path)
+
+
+def matching_tasks(source: Source, tasks: tuple[str, ...], suite: str) -> dict[int, int]:
+    """Task of the source -> task of the environment with the same instruction.
+
+    `UserError`: none is shared, or an instruction does not say which task is meant.
+    """
+    wanted = [_plain(task) for task in tasks]
+    found = {i: wanted.index(_plain(t)) for i, t in enumerate(source.tasks) if _plain(t) in wanted}
+    if not found:
+        raise UserError(f"{source.root} shows no task of {suite} (but {source.tasks[0]!r}): name its recipe")
+    for task in found.values():
+        if wanted.count(wanted[task]) > 1:
+            raise UserError(f"{suite} has several tasks {tasks[task]!r}: choose a suite in which it is one")
+    return found
+
+
+def _plain(instruction: str) -> str:
+    return " ".join(instruction.lower().rstrip(".").split())
