@@ -9,6 +9,9 @@ TESTS = {
     "algo/lapo.py": ["tests/algo/test_lapo.py", "tests/algo/test_lapo_batches.py"],
     "algo/imitation.py": ["tests/algo/test_imitation.py"],
     "model/layout.py": ["tests/model/test_layout.py"],
+    "model/thinking.py": ["tests/model/test_thinking.py"],
+    "model/backbone.py": ["tests/model/test_invariance.py", "tests/train/test_memory.py"],
+    "train/learner.py": ["tests/train/test_device.py"],
     "model/adapter.py": ["tests/model/test_adapter.py"],
 }
 """File of the package -> the quick tests that must notice a fault in it."""
@@ -347,4 +350,33 @@ ADAPTER = _faults(
     ("bf16 matrices over a bf16 base", "matrix.data = matrix.data.float()", "pass"),
 )
 
-MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER
+THINKING = _faults(
+    "model/thinking.py",
+    ("goes on at the threshold", "self.scores[self.rows, g] < self", "self.scores[self.rows, g] > self"),
+    ("rows leave, masks stay in line", "self.mask[going]", "self.mask[: len(going)]"),
+    ("rows leave, positions stay in line", "self.positions[:, going]", "self.positions[:, : len(going)]"),
+    ("rows leave, states stay in line", "return last[going]", "return last[: len(going)]"),
+    ("rows forget where they began", "= self.rows[going], ", "= going, "),
+    ("guessed actions stay in the cache", "self.cache.crop(-self.guessed)", "pass"),
+    ("another group's guess", "(groups - 1).clamp(min=0)]", "groups.clamp(max=self.guesses.shape[1] - 1)]"),
+    ("actions close up", "self.index[action : action + actions]]", "self.index[end : end + actions]]"),
+    ("actions see what follows the stop", "self.seen.mask, groups)", "self.seen.mask, groups * 0 + 99)"),
+    ("stop and value states swapped", "= hidden[:, 0], hidden[:, 1]", "= hidden[:, 1], hidden[:, 0]"),
+    ("a full batch guesses", "len(opening) <= FEW and", "True and"),
+    ("a sampled thought guesses", "and rules.enough < math.inf", "and True"),
+)
+
+BACKBONE = _faults(
+    "model/backbone.py",
+    ("a thought writes into the prompt's cache", "return fork", "return cache"),
+    ("activations are kept", "layer.gradient_checkpointing = layer", "layer"),
+    ("recomputing goes on outside", "layer.training = False, training", "layer.training = True, training"),
+)
+
+LEARNER = _faults(
+    "train/learner.py",
+    ("rescored terms stay on the GPU", "parts.append(moved(terms, CPU))", "parts.append(terms)"),
+    ("weights stay on the CPU", "weight = batch.weight.to(device)", "weight = batch.weight"),
+)
+
+MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER + THINKING + BACKBONE + LEARNER
