@@ -27,8 +27,11 @@ print(f"{BUILTIN.name}, {sum(p.numel() for p in policy.parameters()) / 1e6:.1f} 
 """
 DEVICE = """
 import torch
-if torch.cuda.is_available():
-    print(torch.cuda.get_device_name(0))
+from lastr1.train.device import device_named
+device = device_named("auto")
+if device.type == "cuda":
+    name, count = torch.cuda.get_device_name(device), torch.cuda.device_count()
+    print(f"{name}, which --device auto takes ({count} here)")
 """
 RENDERER = """
 import os
@@ -80,7 +83,7 @@ def doctor() -> tuple[list[str], bool]:
 
 def summary(facts: list[Fact]) -> tuple[list[str], bool]:
     """The facts as lines, then the verdict; unhealthy when a vital fact needs a fix."""
-    lines = [_line(fact) for fact in facts]
+    lines = [line(fact) for fact in facts]
     healthy = not any(fact.fix and fact.vital for fact in facts)
     lines.append(
         "lastr1 demo can run here" if healthy else "lastr1 demo cannot run here: apply the fixes marked FIX"
@@ -88,7 +91,8 @@ def summary(facts: list[Fact]) -> tuple[list[str], bool]:
     return lines, healthy
 
 
-def _line(fact: Fact) -> str:
+def line(fact: Fact) -> str:
+    """One fact for people."""
     mark = "ok" if not fact.fix else "FIX" if fact.vital else "note"
     line = f"{mark:<5}{fact.name:<14}{fact.found}"
     return f"{line}  ->  {fact.fix}" if fact.fix else line
@@ -137,7 +141,7 @@ def package(name: str, *, vital: bool) -> Fact:
 
 
 def device() -> Fact:
-    """The accelerator that torch sees; nothing here needs one."""
+    """The accelerator that torch sees, and what `--device auto` means; nothing here needs one."""
     probe = ask(DEVICE)
     if not probe.ok:
         return Fact(
@@ -145,8 +149,9 @@ def device() -> Fact:
         )
     if not probe.line and shutil.which("nvidia-smi"):
         fix = "pip install --force-reinstall torch (this one is built for processors only)"
-        return Fact(name="gpu", found="present, unseen by torch", fix=fix)
-    return Fact(name="gpu", found=probe.line or "none (the embedded world needs none)")
+        return Fact(name="gpu", found="present, unseen by torch: --device auto takes the cpu", fix=fix)
+    none = "none: --device auto takes the cpu (the embedded world needs no more)"
+    return Fact(name="gpu", found=probe.line or none)
 
 
 def policy() -> Fact:

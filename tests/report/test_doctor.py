@@ -65,6 +65,22 @@ def test_an_unknown_package_is_absent():
     assert (fact.found, fact.fix) == ("absent", "make setup")
 
 
+def test_what_auto_means_is_said(monkeypatch: pytest.MonkeyPatch):
+    """By the package's own choice, in the probe; on a machine made up by a stand-in for torch's answers."""
+    monkeypatch.setattr(doctor, "ask", lambda _: Probe(ok=True, line=""))
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert doctor.device().found.startswith("none: --device auto takes the cpu")
+    pretended = (
+        "import torch\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "torch.cuda.device_count = lambda: 2\n"
+        "torch.cuda.get_device_name = lambda device: f'NVIDIA of {device.type}'\n"
+    )
+    monkeypatch.undo()
+    probe = doctor.ask(pretended + doctor.DEVICE)
+    assert probe == Probe(ok=True, line="NVIDIA of cuda, which --device auto takes (2 here)")
+
+
 def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "ask", lambda _: Probe(ok=True, line=""))
     monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
