@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lastr1.cli import main
-from lastr1.config import LapoConfig, OptimizerConfig
+from lastr1.config import AdapterConfig, LapoConfig, OptimizerConfig
+from lastr1.model import weights
 from lastr1.model.policy import LatentPolicy
 from lastr1.presets import RECIPES
 from lastr1.rollout.batch import Decisions, Minibatch, moved
@@ -182,6 +183,23 @@ def test_an_update_mixes_no_devices(tiny, played, gpu, knobs):
     assert others == figures
     assert all(torch.equal(there[name], grad) for name, grad in grads.items())
     assert all(torch.equal(getattr(terms, name), x) for name, x in vars(old).items())
+
+
+def test_an_adapter_mixes_no_devices(tiny, played, gpu, tmp_path):
+    weights.save(tiny(), tmp_path / "base")
+
+    def adapted():
+        torch.manual_seed(0)
+        return weights.load(tmp_path / "base", adapter=AdapterConfig(rank=2, vision=True))
+
+    decided, bundle = played(adapted(), 4), adapted()
+    figures, grads, _ = learnt(adapted(), decided)
+    with gpu():
+        bundle.policy.to(GPU)
+        others, there, _ = learnt(bundle, decided)
+    assert others == figures
+    assert all(torch.equal(there[name], grad) for name, grad in grads.items())
+    assert len(there) == len(grads) > 8
 
 
 @pytest.mark.parametrize("schedule", ["plain", "fused", "static", "speculative"])

@@ -9,8 +9,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from lastr1.algo.imitation import ImitationLabels
-from lastr1.config import Config, LapoConfig, OptimizerConfig, ReinforceConfig, WarmupConfig
+from lastr1.config import AdapterConfig, Config, LapoConfig, OptimizerConfig, ReinforceConfig, WarmupConfig
 from lastr1.envs.base import Start
+from lastr1.model import weights
 from lastr1.model.policy import Thought
 from lastr1.rollout.batch import Decisions, Episode, Minibatch, Step, make_rollout
 from lastr1.train.learner import Learner
@@ -90,13 +91,16 @@ def the_same(a, b):
         torch.testing.assert_close(b[name], grad, atol=1e-6 * scale, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("knobs", [{}, {"autocast": True}, {"freeze_vision": True}])
-def test_an_update_with_recomputed_activations(tiny, played, knobs):
-    """The same figures and gradients from less memory; the policy thinks on as before."""
+@pytest.mark.parametrize("knobs", [{}, {"autocast": True}, {"freeze_vision": True}, {"rank": 2}])
+def test_an_update_with_recomputed_activations(tiny, played, knobs, tmp_path):
+    """The same figures and gradients from less memory, also under an adapter; then it thinks as before."""
+    weights.save(tiny(), tmp_path / "base")
     stored = Decisions.stack(played(tiny(), 4))
-    found = []
+    knobs, found = dict(knobs), []
+    adapter = AdapterConfig(rank=knobs.pop("rank", 0))
     for checkpointing in (False, True):
-        bundle = tiny()
+        torch.manual_seed(0)
+        bundle = weights.load(tmp_path / "base", adapter=adapter)
         learner = Learner(bundle, LapoConfig(), OptimizerConfig(checkpointing=checkpointing, **knobs))
         batch = Minibatch(
             decisions=stored,
