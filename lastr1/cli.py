@@ -183,10 +183,15 @@ def _demo(args: Arguments) -> None:
     sys.stdout.write(demo(args.config, args.out or Path("runs") / "demo") + "\n")
 
 
-def _doctor(_args: Arguments) -> None:
-    from lastr1.report.doctor import doctor
+def _doctor(args: Arguments) -> None:
+    if args.demos is not None:
+        from lastr1.report.conventions import check_demo
 
-    lines, healthy = doctor()
+        lines, healthy = check_demo(args.demos, args.config.env, args.checkpoint)
+    else:
+        from lastr1.report.doctor import doctor
+
+        lines, healthy = doctor()
     sys.stdout.write("\n".join(lines) + "\n")
     if not healthy:
         raise SystemExit(1)
@@ -199,7 +204,9 @@ JOBS = {
         recipe="tabletop",
     ),
     "doctor": Job(
-        help="what this machine can run, and the fix for what it cannot", run=_doctor, recipe="tabletop"
+        help="what this machine can run, with fixes; --demo FILE: whether a recording keeps our conventions",
+        run=_doctor,
+        recipe="tabletop",
     ),
     "collect": Job(
         help="demonstrations (LeRobotDataset v3) from the scripted expert, or from LIBERO's files (--demos)",

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.hdf5 import SUFFIXES, open_hdf5
-from lastr1.demos.lerobot import open_recording
+from lastr1.demos.lerobot import Dataset, open_recording
+from lastr1.demos.libero_raw import as_libero
+from lastr1.spec import RobotSpec
 from lastr1.types import Floats, Start, UserError
 
 
@@ -55,6 +57,16 @@ def is_hdf5(path: Path) -> bool:
 def open_source(path: Path) -> Source:
     """LIBERO's HDF5 file (or a folder of them), or the folder of a LeRobotDataset v3."""
     return open_hdf5(path) if is_hdf5(path) else open_recording(path)
+
+
+def fitting(data: Dataset, spec: RobotSpec, suite: str) -> Source:
+    """A LeRobotDataset of this robot: ours as it is, a public one of LIBERO in our conventions."""
+    wrong = data.robot.mismatches(spec)
+    if not wrong:
+        return data
+    if suite.startswith("libero"):
+        return as_libero(data, spec)
+    raise UserError(f"{data.root} does not fit {suite}: {'; '.join(wrong)}")
 
 
 def matching_tasks(source: Source, tasks: tuple[str, ...], suite: str) -> dict[int, int]:

@@ -18,12 +18,16 @@ _DEMONSTRATIONS = 2
 
 
 def demonstrations(
-    env: EnvConfig, config: CollectConfig, seed: int, progress: Callable[[str], None] = lambda _: None
+    env: EnvConfig,
+    config: CollectConfig,
+    seed: int,
+    progress: Callable[[str], None] = lambda _: None,
+    left_out: Callable[[str], None] | None = None,
 ) -> Iterator[Demonstration]:
     """`episodes` successes of every task, task by task, always in the same order.
 
     Fresh scenes from a stream of their own, so that no training or evaluation scene is ever demonstrated.
-    `UserError` names a task the expert cannot do.
+    A task the expert cannot do is a `UserError`, unless `left_out` is there to hear of it.
     """
     facts = make_env(env)
     names = facts.tasks
@@ -35,10 +39,11 @@ def demonstrations(
         found = pool.map(record, wanted, chunksize=4) if pool is not None else map(record, wanted)
         for (task, _), recording in zip(wanted, found, strict=True):
             if recording is None:
-                raise UserError(
-                    f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r}): "
-                    "choose other --env.tasks"
-                )
+                failure = f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r})"
+                if left_out is None:
+                    raise UserError(f"{failure}: choose other --env.tasks")
+                left_out(failure)
+                continue
             progress(recording.instruction)
             yield Demonstration(
                 task=task,

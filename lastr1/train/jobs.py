@@ -23,7 +23,7 @@ from lastr1.train.evaluate import Evaluation, evaluate, starts_of
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog, read_metrics
-from lastr1.train.progress import track
+from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
 from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
@@ -46,7 +46,13 @@ def collect(config: Config, out: Path, demos: Path | None = None) -> int:
     if demos is not None:
         return write_recording(out, run.played_again(config, demos), spec=spec, tasks=names, images=images)
     with track(f"collect {config.env.suite}", len(tasks) * config.collect.episodes) as bar:
-        episodes = demonstrations(config.env, config.collect, config.seed, bar.advance)
+        episodes = demonstrations(
+            config.env,
+            config.collect,
+            config.seed,
+            bar.advance,
+            lambda line: say(f"collect: {line}: left out"),
+        )
         return write_recording(out, episodes, spec=spec, tasks=names, images=images)
 
 

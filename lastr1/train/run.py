@@ -13,9 +13,8 @@ import lastr1
 from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig, differences, from_dict, to_dict
 from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
-from lastr1.demos.lerobot import Dataset, open_recording
-from lastr1.demos.libero_raw import as_libero
-from lastr1.demos.source import Source, is_hdf5, matching_tasks
+from lastr1.demos.lerobot import open_recording
+from lastr1.demos.source import fitting, is_hdf5, matching_tasks
 from lastr1.demos.teacher import Targets, ThumbnailTeacher, make_targets
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
@@ -113,16 +112,6 @@ def _recorded(config: Config, path: Path, spec: RobotSpec, tasks: tuple[str, ...
     for demo in source.demonstrations([of_suite[i] for i in wanted]):
         task = matching[demo.task]
         yield replace(demo, task=task, instruction=tasks[task])
-
-
-def fitting(data: Dataset, spec: RobotSpec, suite: str) -> Source:
-    """A LeRobotDataset of this robot: ours as it is, a public one of LIBERO in our conventions."""
-    wrong = data.robot.mismatches(spec)
-    if not wrong:
-        return data
-    if suite.startswith("libero"):
-        return as_libero(data, spec)
-    raise UserError(f"{data.root} does not fit {suite}: {'; '.join(wrong)}")
 
 
 def played_again(config: Config, source: Path) -> Iterator[Demonstration]:

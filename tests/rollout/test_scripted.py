@@ -1,12 +1,19 @@
 """Demonstrations of the scripted expert: which scenes, in which order, and what happens when it fails."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from lastr1 import envs
+from lastr1.cli import main
 from lastr1.config import CollectConfig, Config, EnvConfig, EvaluateConfig, ReinforceConfig
-from lastr1.envs.base import Recording
+from lastr1.demos.lerobot import open_recording
+from lastr1.envs import make_env, make_expert
+from lastr1.envs.base import Recording, Start
 from lastr1.rollout import scripted
 from lastr1.rollout.collect import scene_seed
+from lastr1.rollout.replay import replay
 from lastr1.rollout.scripted import ATTEMPTS, demonstrations
 from lastr1.train.evaluate import starts_of
 from lastr1.train.reinforce import training_starts
@@ -142,3 +149,58 @@ def test_workers_give_the_same_demonstrations():
         assert a.task == b.task
         assert np.array_equal(a.actions, b.actions)
         assert np.array_equal(a.frames["front"], b.frames["front"])
+
+
+class Unable:
+    """The real expert, but every first scene of a task defeats it, and task 1 always."""
+
+    def __init__(self):
+        self.real, self.seen = make_expert(ENV, 0.0), set()
+
+    def record(self, start, seed):
+        first = start.task not in self.seen
+        self.seen.add(start.task)
+        return None if first or start.task == 1 else self.real.record(start, seed)
+
+
+def test_collect_writes_successes_only(tmp_path, monkeypatch, capsys):
+    """What is written solves its task when played again; a task without success is named and left out."""
+    unable = Unable()
+    monkeypatch.setattr(scripted, "_expert", lambda env, noise: unable)
+    out = tmp_path / "set"
+    knobs = ["--collect.episodes", "2", "--env.image", "32", "--env.workers", "0"]
+    assert main(["collect", "tabletop", "--out", str(out), *knobs]) == 0
+    heard = capsys.readouterr()
+    assert heard.out == f"6 demonstrations in {out}\n"
+    assert (
+        "the expert failed 20 scenes of task 1 ('push the red block to the blue zone'): left out" in heard.err
+    )
+    env = make_env(ENV)
+    for demo in open_recording(out).demonstrations():
+        assert demo.task != 1
+        assert replay(env, demo, demo.start) is not None
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_liberos_expert_records_its_successes_only(monkeypatch, success):
+    class Planner:
+        def __init__(self, env):
+            self.env = env
+
+        def plan(self, start):
+            return SimpleNamespace(start=start, success=success)
+
+        def record(self, plan):
+            assert plan.success
+            return plan.start
+
+    monkeypatch.setattr(envs, "LiberoExpert", Planner)
+    start = Start(task=3)
+    assert envs._LiberoRecorder(env=None).record(start, 0) == (start if success else None)
+
+
+def test_the_start_is_known_unless_the_beginning_was_disturbed(expert):
+    fake = expert()
+    found = list(demonstrations(ENV, CollectConfig(), 0))
+    assert [d.start for d in found] == [start for start, _ in fake.asked]
+    assert all(d.start is None for d in demonstrations(ENV, CollectConfig(noise=0.1), 0))

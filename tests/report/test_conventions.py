@@ -1,0 +1,225 @@
+"""`lastr1 doctor --demo`: a good recording passes, each broken convention has a line of its own."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lastr1.cli import main
+from lastr1.config import CollectConfig, EnvConfig
+from lastr1.demos.lerobot_writer import write_recording
+from lastr1.demos.stats import compute
+from lastr1.envs import make_env
+from lastr1.envs.libero import libero_spec
+from lastr1.report import conventions
+from lastr1.report.conventions import check_demo
+from lastr1.rollout.scripted import demonstrations
+from lastr1.types import Observation, Outcome, UserError
+
+ENV = EnvConfig(suite="tabletop", image=48, workers=0)
+IN_BIN = 2
+"""put a block in a bin: the gripper has to close and to open"""
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return list(demonstrations(replace(ENV, tasks=(0, IN_BIN)), CollectConfig(), 0))
+
+
+@pytest.fixture
+def stored(tmp_path, demos):
+    """`stored(change)`: a recording of the two episodes, each changed by `change`."""
+
+    def write(change=lambda demo: demo, name="set"):
+        env = make_env(ENV)
+        write_recording(tmp_path / name, map(change, demos), spec=env.spec, tasks=env.tasks)
+        return tmp_path / name
+
+    return write
+
+
+def marked(lines, mark="FIX"):
+    """Names of the facts with that mark."""
+    return [line.split()[1] for line in lines if line.startswith(mark)]
+
+
+def test_a_good_recording_passes(stored, capsys):
+    assert main(["doctor", "--demo", str(stored())]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in out[:-1]] == [
+        "recording", "replay", "fingers", "state", "pictures", "statistics",
+    ]  # fmt: skip
+    assert marked(out) == marked(out, "note") == []
+    assert "is solved after" in out[1]
+    assert "gripper: fingers" in out[2]  # an episode that grips was chosen
+    assert "0.000 m from the replay's" in out[3]
+    assert "and still solve the task" in out[5]
+    assert out[-1] == "the recording keeps our conventions"
+
+
+def test_a_flipped_gripper(stored, capsys):
+    def flip(demo):
+        return replace(demo, actions=demo.actions * [1, 1, 1, -1] + np.float32([0, 0, 0, 1]))
+
+    path = stored(lambda demo: replace(flip(demo), actions=flip(demo).actions.astype(np.float32)))
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--demo", str(path)])
+    assert end.value.code == 1
+    out = capsys.readouterr().out.splitlines()
+    assert marked(out) == ["replay", "gripper", "fingers"]
+    assert "the other way round it succeeds" in "".join(out)
+    assert out[-1].startswith("do not train on it")
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        ((slice(None), slice(None, None, -1), slice(None, None, -1)), "when turned by 180 degrees"),
+        ((slice(None), slice(None, None, -1)), "when upside down"),
+        ((slice(None), slice(None), slice(None, None, -1)), "when mirrored"),
+    ],
+)
+def test_pictures_that_are_not_upright(stored, turn, words):
+    path = stored(lambda demo: replace(demo, frames={"front": demo.frames["front"][turn]}))
+    lines, healthy = check_demo(path, ENV, None)
+    assert not healthy
+    assert marked(lines) == ["pictures"]
+    assert words in lines[4]
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.3, 0.0), (1.0, 0.5), (5.0, 0.0)])
+def test_statistics_of_other_data(stored, tmp_path, demos, scale, shift):
+    """Too narrow, beside the data, too wide: in the recording's own file, or in the policy's."""
+    path = stored()
+    written = path / "meta/stats.json"
+    stats = json.loads(written.read_text())
+    for name in ("q01", "q99"):
+        stats["action"][name] = [scale * x + shift for x in stats["action"][name]]
+    written.write_text(json.dumps(stats))
+    lines, healthy = check_demo(path, ENV, None)
+    assert not healthy
+    assert marked(lines) == ["statistics"]
+    assert "statistics of other data" in lines[-2]
+
+    spec = make_env(ENV).spec
+    actions, states = (np.concatenate([vars(d)[k] for d in demos]) for k in ("actions", "states"))
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    for wrong in (False, True):
+        seen = actions * scale + shift if wrong else actions
+        own = compute(seen.astype(np.float32), states, demonstrations=2, spec=spec)
+        (policy / "dataset_statistics.json").write_text(own.to_json("set"))
+        lines, healthy = check_demo(path, ENV, policy)
+        assert healthy is not wrong
+        assert "dataset_statistics.json" in lines[-2]
+
+
+def test_a_recording_that_does_not_say_where_it_began(stored):
+    lines, healthy = check_demo(stored(lambda demo: replace(demo, start=None)), ENV, None)
+    assert healthy
+    assert marked(lines, "note") == ["replay"]
+    assert "does not say where its episodes began" in lines[1]
+
+
+def test_a_recording_of_something_else(stored):
+    path = stored()
+    info = json.loads((path / "meta/info.json").read_text())
+    (path / "meta/info.json").write_text(json.dumps(info | {"robot_type": "tabletop", "fps": 7}))
+    with pytest.raises(UserError, match="does not fit tabletop: rate: 7"):
+        check_demo(path, ENV, None)
+
+
+class Arm:
+    """LIBERO's robot without its physics: it moves as told; the task is to close the fingers above 0.2 m."""
+
+    tasks, stored_states, cap = ("open the middle drawer of the cabinet",), 0, 100
+
+    def __init__(self, config):
+        self.spec = libero_spec(image=config.image)
+        self.rotation = np.array([3.0, 0.3, -0.2])
+        self.rng = np.random.default_rng(0)
+        self.scene = self.rng.integers(0, 255, (config.image, config.image, 3), dtype=np.uint8)
+
+    def reset(self, start):
+        self.place, self.width = np.array(start.placed[:3]) if start.placed else np.zeros(3), 0.04
+        return self.look()
+
+    def look(self):
+        state = np.concatenate([self.place, self.rotation, [self.width, -self.width]])
+        return Observation(
+            images={"agentview": self.scene}, state=state.astype(np.float32), instruction=self.tasks[0]
+        )
+
+    def play(self, chunk):
+        steps = 0
+        for action in chunk.actions:
+            steps += 1
+            self.place = self.place + 0.05 * action[:3]
+            before, self.width = self.width, 0.04 * float(action[6] > 0.5)
+            done = self.width < before and self.place[2] > 0.2
+            if done:
+                break
+        return Outcome(
+            observation=self.look(), reward=float(done), terminated=done, truncated=False, steps=steps
+        )
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def libero_arm(tmp_path, libero_file):
+    """`libero_arm(order, turned, sign)`: a file of LIBERO's layout that the arm's simulator would write."""
+
+    def write(*, order=(0, 1, 2, 3), turned=True, sign=1.0):
+        arm = Arm(EnvConfig(image=8))
+        actions = np.zeros((12, 7))
+        actions[:, 2], actions[:, 6] = 0.5, np.where(np.arange(12) < 9, -1, 1)
+        quaternion = conventions._quaternion(arm.rotation)[list(order)]
+        angle = 2 * np.arccos(np.clip(quaternion[3], -1, 1))
+        vector = quaternion[:3] / np.sin(angle / 2) * angle
+        after = 0.025 * np.arange(1, 13)
+        place = np.column_stack([0 * after, 0 * after, after])
+        width = np.where(actions[:, 6] > 0, 0.0, 0.04)
+        states = np.zeros((12, 20))
+        states[:, ARM] = np.arange(12)[:, None]
+        states[0, :3] = 0
+        actions[:, 6] *= sign
+        return libero_file(
+            tmp_path / "x_demo.hdf5",
+            actions=actions,
+            states=states,
+            obs__ee_states=np.column_stack([place, np.tile(vector, (12, 1))]),
+            obs__gripper_states=np.column_stack([width, -width]),
+            obs__agentview_rgb=np.tile(np.rot90(arm.scene, 2) if turned else arm.scene, (12, 1, 1, 1)),
+        )
+
+    return write
+
+
+ARM = slice(1, 8)
+
+
+def test_liberos_own_file(libero_arm):
+    lines, healthy = check_demo(libero_arm(), EnvConfig(), None, make=Arm)
+    assert healthy
+    assert marked(lines) == marked(lines, "note") == []
+    assert "is solved after 10 of 12 control steps" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong", "words"),
+    [
+        ({"order": (3, 0, 1, 2)}, ["rotation"], "with its quaternion in another order"),
+        ({"order": (1, 2, 3, 0)}, ["rotation"], "with its quaternion in another order"),
+        ({"order": (2, 1, 0, 3)}, ["rotation"], "the state holds an axis-angle vector"),
+        ({"turned": False}, ["pictures"], "when turned by 180 degrees"),
+        ({"sign": -1.0}, ["replay", "gripper", "fingers"], "the other way round it succeeds"),
+    ],
+)
+def test_liberos_conventions(libero_arm, changes, wrong, words):
+    lines, healthy = check_demo(libero_arm(**changes), EnvConfig(), None, make=Arm)
+    assert not healthy
+    assert marked(lines) == wrong
+    assert words in " ".join(lines)
