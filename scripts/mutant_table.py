@@ -9,6 +9,9 @@ TESTS = {
     "algo/lapo.py": ["tests/algo/test_lapo.py", "tests/algo/test_lapo_batches.py"],
     "algo/imitation.py": ["tests/algo/test_imitation.py"],
     "model/layout.py": ["tests/model/test_layout.py"],
+    "demos/libero_raw.py": ["tests/demos/test_hdf5.py"],
+    "demos/hdf5.py": ["tests/demos/test_hdf5.py"],
+    "report/conventions.py": ["tests/demos/test_libero_doctor.py"],
     "model/thinking.py": ["tests/model/test_thinking.py"],
     "model/backbone.py": ["tests/model/test_invariance.py", "tests/train/test_memory.py"],
     "train/learner.py": ["tests/train/test_device.py"],
@@ -379,4 +382,26 @@ LEARNER = _faults(
     ("weights stay on the CPU", "weight = batch.weight.to(device)", "weight = batch.weight"),
 )
 
-MUTANTS = MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER + THINKING + BACKBONE + LEARNER
+RECORDINGS = [
+    *_faults(
+        "demos/libero_raw.py",
+        ("gripper command taken for an open fraction", "(1.0 - np.clip(command, 0.0, 1.0))", "command"),
+    ),
+    *_faults(
+        "demos/hdf5.py",
+        ("pictures left upside down", "images[seen, ::-1, ::-1]", "images[seen]"),
+        ("observation after the action taken for the one before", "np.maximum(kept - late, 0)", "kept"),
+    ),
+    *_faults(
+        "report/conventions.py",
+        (
+            "a rotation's quaternion is not looked at in another order",
+            "for shift in (1, -1):",
+            "for shift in ():",
+        ),
+    ),
+]
+
+MUTANTS = (
+    MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER + THINKING + BACKBONE + LEARNER + RECORDINGS
+)
