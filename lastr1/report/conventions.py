@@ -14,7 +14,7 @@ import numpy as np
 
 from lastr1.config import EnvConfig
 from lastr1.demos.dataset import Demonstration
-from lastr1.demos.lerobot import Dataset
+from lastr1.demos.lerobot import VECTORS, Dataset
 from lastr1.demos.libero_raw import CAMERAS
 from lastr1.demos.source import Source, fitting, matching_tasks, open_source
 from lastr1.demos.stats import read_statistics
@@ -211,13 +211,13 @@ def _pictures(spec: RobotSpec, demo: Demonstration, played: Playback) -> Fact:
 def _codec(source: Source, spec: RobotSpec, checkpoint: Path | None) -> tuple[str, Codec]:
     """Where its statistics come from: the policy's, the recording's own file, or computed here."""
     mask = tuple(not dim.binary for dim in spec.action)
-    written = source.root / "meta" / "stats.json"
+    written = _written(source.root / "meta" / "stats.json")
     if checkpoint is not None:
         name = str(checkpoint / "dataset_statistics.json")
         stored = read_statistics(Path(name)).action
         low, high = stored.q01, stored.q99
-    elif written.exists() and "q01" in (found := json.loads(written.read_text())["action"]):
-        name, low, high = str(written), tuple(found["q01"]), tuple(found["q99"])
+    elif written is not None:
+        name, (low, high) = str(source.root / "meta" / "stats.json"), written
     else:
         quantiles = np.quantile(source.all_actions(), [0.01, 0.99], axis=0)
         name, low, high = "the recording's percentiles", tuple(quantiles[0]), tuple(quantiles[1])
@@ -226,6 +226,18 @@ def _codec(source: Source, spec: RobotSpec, checkpoint: Path | None) -> tuple[st
             f"{name} has statistics of {len(low)} numbers, an action of {spec.name} has {len(mask)}"
         )
     return name, Codec(q01=low, q99=high, mask=mask)
+
+
+def _written(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The 1st and 99th percentiles of actions in a LeRobotDataset; older ones have none."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        action = next(found[key] for key in VECTORS["action"] if key in found)
+        return (tuple(action["q01"]), tuple(action["q99"])) if "q01" in action else None
+    except (json.JSONDecodeError, StopIteration, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} has no statistics of actions ({error}): fetch or record it again") from error
 
 
 def _statistics(

@@ -1,12 +1,17 @@
 """`lastr1 doctor --demo` on files of LIBERO's layout, with a simulator that takes no time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lastr1.config import EnvConfig
+from lastr1.demos.dataset import Demonstration
+from lastr1.demos.lerobot_writer import write_recording
 from lastr1.envs.libero import libero_spec
 from lastr1.report import conventions
 from lastr1.report.conventions import check_demo
+from lastr1.spec import Camera
 from lastr1.types import Observation, Outcome
 
 
@@ -108,3 +113,47 @@ def test_liberos_conventions(libero_arm, changes, wrong, words):
     assert not healthy
     assert marked(lines) == wrong
     assert words in " ".join(lines)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_public_dataset_is_compared_as_far_as_it_goes(tmp_path, turned):
+    """Downloaded datasets do not say where episodes began; their pictures and rotation can be looked at."""
+    arm = Arm(EnvConfig(image=16))
+    frame = np.rot90(arm.scene, 2) if turned else arm.scene
+    states = np.tile(np.float32([0, 0, 1, *arm.rotation, 0.04, -0.04]), (9, 1))
+    states[5:, 6:] = 0
+    actions = np.zeros((8, 7), np.float32)
+    actions[:, 0], actions[:, 6] = np.linspace(-0.9, 0.9, 8), np.where(np.arange(8) < 4, -1, 1)
+    demo = Demonstration(
+        task=0,
+        instruction=Arm.tasks[0],
+        frames={"image": np.stack([frame] * 9)},
+        states=states,
+        actions=actions,
+    )
+    cameras = (Camera(name="image", height=16, width=16),)
+    spec = replace(arm.spec, name="panda", cameras=cameras, rate=10.0)
+    write_recording(tmp_path / "set", [demo], spec=spec, tasks=Arm.tasks)
+    lines, healthy = check_demo(tmp_path / "set", EnvConfig(), None, make=Arm)
+    assert healthy is not turned
+    assert marked(lines) == (["pictures"] if turned else [])
+    assert marked(lines, "note") == ["replay"]
+    assert "rotation      0.00 rad" in " ".join(lines)
+
+
+def test_mistakes_on_the_command_line(tmp_path, libero_file, refused):
+    """One line each, which names the file."""
+    file = libero_file(tmp_path / "x_demo.hdf5")
+    missing = tmp_path / "no_demo.hdf5"
+    out = ("--out", tmp_path / "out")
+    assert "shows no task of tabletop" in refused("collect", "tabletop", "--demos", file, *out)
+    assert "shows no task of tabletop" in refused(
+        "warmup", "tabletop", "--demos", file, "--out", tmp_path / "run"
+    )
+    assert "no_demo.hdf5 is missing" in refused("doctor", "--demo", missing)
+    assert "no_demo.hdf5 is missing" in refused("collect", "tabletop", "--demos", missing, *out)
+    (tmp_path / "empty").mkdir()
+    line = refused("collect", "tabletop", "--demos", tmp_path / "empty", *out)
+    assert "empty holds no *.hdf5 of LIBERO" in line
+    assert "meta/info.json is missing" in refused("doctor", "--demo", tmp_path / "empty")
+    assert not (tmp_path / "out" / "meta").exists()

@@ -35,7 +35,9 @@ def public_dataset(
     """The features of `HuggingFaceVLA/libero` (v3.0): image, image2, state and action without names."""
     rng = np.random.default_rng(0)
     opened = np.where(np.arange(9) < 5, 1.0, 0.0)
-    labels = {"command": 1 - 2 * opened, "fraction": opened, "flipped": 2 * opened - 1}[gripper]
+    labels = {"command": 1 - 2 * opened, "fraction": opened, "flipped": 2 * opened - 1, "closed": 1 - opened}[
+        gripper
+    ]
     width = np.append(1.0, opened) * 0.04  # the fingers follow
     demos = []
     for task in (1, 2, 0, 2):
@@ -124,7 +126,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
     root = public_dataset(tmp_path / "good")
     refused(r"camera image: 16 x 16 pixels, the recipe wants 256 \(--env.image 16\)", root, libero_spec())
-    refused("gripper of action is flipped: the fingers close where it says open", flipped(tmp_path))
+    for kind, words in (("flipped", r"-1 opens, \+1 closes"), ("closed", "1 is open, 0 closed")):
+        other = public_dataset(tmp_path / kind, gripper=kind)
+        refused(rf"gripper of action is flipped: the fingers close .*\(expected: {words}\)", other)
     refused(r"fps 30: LIBERO's control steps", public_dataset(tmp_path / "fps", fps=30))
     quaternion = np.tile([0.1, 0.2, 0.3, 1.0, 0.0, 0.0, 0.2, 0.04], (10, 1)).astype(np.float32)
     other = public_dataset(tmp_path / "quaternion", state=quaternion)
@@ -145,10 +149,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
     refused(r"cameras \['top', 'wrist'\]: the agent view must be called image or agentview", root)
     edit(root, codebase_version="v2.0")
     refused("codebase_version v2.0 is not v3.0: convert it with lerobot", root)
-
-
-def flipped(tmp_path: Path) -> Path:
-    return public_dataset(tmp_path / "flipped", gripper="flipped")
 
 
 def test_other_robots_keep_their_own_check(tmp_path: Path) -> None:

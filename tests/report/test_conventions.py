@@ -120,6 +120,20 @@ def test_a_recording_that_does_not_say_where_it_began(stored):
     assert "does not say where its episodes began" in lines[1]
 
 
+def test_statistics_that_are_not_there(stored):
+    """Older datasets have no percentiles: those of the actions are taken.  Damage is named."""
+    path = stored()
+    written = path / "meta/stats.json"
+    written.write_text(json.dumps({"action": {"mean": [0]}}))
+    lines, healthy = check_demo(path, ENV, None)
+    assert healthy
+    assert "the recording's percentiles: actions change by 0." in lines[-2]
+    for damage in ("{", "{}", "[1]"):
+        written.write_text(damage)
+        with pytest.raises(UserError, match=r"stats.json has no statistics of actions"):
+            check_demo(path, ENV, None)
+
+
 def test_a_recording_of_something_else(stored):
     path = stored()
     info = json.loads((path / "meta/info.json").read_text())
