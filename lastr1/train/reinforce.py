@@ -48,9 +48,9 @@ class TaskSuccess:
                 self.rate[task] = rate + 0.2 * (figures[name] - rate)
 
     def choose(self, count: int) -> list[int]:
-        """`count` tasks in proportion to their failures; each counts as failing one time in ten at least."""
+        """`count` tasks in proportion to their failures; each counts as failing one time in 20 at least."""
         tasks = list(self.rate)
-        failing = np.array([max(0.1, 1 - rate) for rate in self.rate.values()])
+        failing = np.array([max(0.05, 1 - rate) for rate in self.rate.values()])
         bounds = np.cumsum(failing) / failing.sum()
         return [tasks[int(np.searchsorted(bounds, (i + 0.5) / count))] for i in range(count)]
 
