@@ -95,6 +95,20 @@ def test_a_public_dataset_teaches_the_recipes_tasks(tmp_path: Path, gripper: str
     assert (data.actions[:9, :6] == stored[:, :6]).all()
 
 
+def test_names_that_fit_do_not_make_a_dataset_ours(tmp_path: Path) -> None:
+    """The environment's camera and rate, and no names of dimensions: the gripper is still a command."""
+    root = public_dataset(tmp_path / "set", fps=20)
+    info = json.loads((root / "meta/info.json").read_text())
+    new = {"observation.images.image": "observation.images.agentview"}
+    features = {new.get(k, k): f for k, f in info["features"].items() if not k.endswith("image2")}
+    edit(root, features=features)
+    table = pq.read_table(root / DATA)
+    pq.write_table(table.rename_columns([new.get(n, n) for n in table.column_names]), root / DATA)
+    assert open_recording(root).robot.mismatches(SPEC) == []
+    data = load_demonstrations(config(), root, SPEC, GOAL)
+    assert data.actions[:, 6].tolist() == ([1.0] * 5 + [0.0] * 4) * 2
+
+
 def test_openpis_names_of_features(tmp_path: Path) -> None:
     """physical-intelligence/libero after LeRobot's own conversion to v3.0: image, state, actions."""
     root = public_dataset(tmp_path / "set")
