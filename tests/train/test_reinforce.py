@@ -224,7 +224,7 @@ def test_tasks_that_fail_are_played_more_often():
     assert counts == [80, 90, 100, 100]
     for _ in range(60):
         success.note({f"success_task_{task}": 1.0 for task in (0, 1, 2)})
-    assert [success.choose(130).count(task) for task in (0, 1, 2, 5)] == [10, 10, 10, 100]
+    assert [success.choose(115).count(task) for task in (0, 1, 2, 5)] == [5, 5, 5, 100]
 
 
 def test_the_choice_of_tasks_changes_no_scene():
