@@ -7,7 +7,6 @@ from typing import Literal
 
 from lastr1.config import Config, PolicyConfig
 from lastr1.demos.lerobot_writer import write_recording
-from lastr1.demos.source import is_hdf5
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
@@ -34,9 +33,7 @@ VIDEO = 256
 
 
 def collect(config: Config, out: Path, demos: Path | None = None) -> int:
-    """Successes of the scripted expert, or of replays of LIBERO's files, as a LeRobotDataset v3; how many."""
-    if demos is not None and not is_hdf5(demos):
-        raise UserError(f"{demos} holds no *.hdf5 of LIBERO: collect plays those again, --demos is for them")
+    """Successes of the scripted expert, or of `demos` played again, as a LeRobotDataset v3; how many."""
     env = make_env(config.env)
     tasks = config.env.tasks if config.env.tasks is not None else tuple(range(len(env.tasks)))
     spec, names = env.spec, env.tasks
