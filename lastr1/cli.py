@@ -141,7 +141,7 @@ def _warmup(args: Arguments) -> None:
     from lastr1.train.jobs import warm_up
 
     out = args.out or Path("runs") / args.config.name / "warmup"
-    warm_up(args.config, args.demos, out)
+    warm_up(args.config, args.demos, out, resume=args.resume)
     sys.stdout.write(f"policy in {out / 'last'}\n")
 
 

@@ -246,6 +246,14 @@ class WarmupConfig:
     """inside the stop loss: categorical over the K candidates"""
     stop_vocab_weight: float = 1.0
     """inside the stop loss: full-vocabulary cross-entropy at the drawn candidate"""
+    target: Literal["teacher", "average_pool", "strided_conv", "q_former"] = "teacher"
+    """what a latent points at: a teacher's view of the frame, or the base's image tokens compressed [8]"""
+    teacher: str = "thumbnail"
+    """`thumbnail`, `mobilenet`, or `dinov3:` and a directory or a name on the hub"""
+    channels: Literal["fixed", "per_image"] = "fixed"
+    """the teacher's loudest D channels: one set for the run, or of every frame anew [6.3]"""
+    cache: str | None = None
+    """folder in which views of frames are kept, to share among runs (None: `targets` in the run's own)"""
     target_stride: int = 8
     """control steps between the future frames that latents are taught"""
     center_targets: bool = False
@@ -265,9 +273,12 @@ class WarmupConfig:
     prompt is read twice)"""
     checkpoint_every: int = 1000
     """iterations between checkpoints"""
+    report_every: int = 2000
+    """iterations between reports of what self-fed thoughts lose against the targets (and one at the end)"""
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
+        _positive(self, "report_every")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,9 @@ class Bundle:
     codec: Codec
     spec: RobotSpec
     channels: tuple[int, ...] = ()
-    """teacher channels that the latents were taught (empty: not taught)"""
+    """teacher channels that the latents were taught (empty: not taught, all, or chosen frame by frame)"""
+    teacher: str = "thumbnail"
+    """identity of that teacher (older files do not say: there was this one)"""
     bare: bool = False
     """a downloaded Qwen3-VL that has not been taught to think or act"""
     adapter: lora.Adapter | None = None
@@ -87,9 +89,9 @@ def with_robot(bundle: Bundle, spec: RobotSpec, codec: Codec) -> Bundle:
     return replace(bundle, prompts=prompts, codec=codec, spec=spec)
 
 
-def with_channels(bundle: Bundle, channels: tuple[int, ...]) -> Bundle:
-    """The same policy, remembering which teacher channels its latents were taught."""
-    return replace(bundle, channels=channels)
+def with_channels(bundle: Bundle, channels: tuple[int, ...], teacher: str = "thumbnail") -> Bundle:
+    """The same policy, remembering which channels of which teacher its latents were taught."""
+    return replace(bundle, channels=channels, teacher=teacher)
 
 
 def tensors(policy: LatentPolicy) -> dict[str, Tensor]:
@@ -140,6 +142,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "spec": to_dict(bundle.spec),
         "latent_rms": bundle.policy.latent_rms,
         "channels": bundle.channels,
+        "teacher": bundle.teacher,
     }
 
 
@@ -188,7 +191,7 @@ def load(
 
 
 def _load_own(directory: Path, policy: PolicyConfig | None, dtype: torch.dtype) -> Bundle:
-    spec, rms, channels = _read_facts(directory)
+    spec, rms, taught = _read_facts(directory)
     policy = policy or stored_policy(directory)
     codec = hub.read_codec(directory)
     stored = read_tensors(directory)
@@ -197,21 +200,23 @@ def _load_own(directory: Path, policy: PolicyConfig | None, dtype: torch.dtype) 
     bundle = _assemble(net, policy, tokenizer, spec, codec)
     fill(bundle.policy, stored, str(source_of(directory)))
     bundle.policy.calibrate(rms)
-    return replace(bundle, channels=channels)
+    return with_channels(bundle, *taught)
 
 
-def _read_facts(directory: Path) -> tuple[RobotSpec, float, tuple[int, ...]]:
+def _read_facts(directory: Path) -> tuple[RobotSpec, float, tuple[tuple[int, ...], str]]:
     facts = hub.read_json(directory, hub.OWN)
     with understood(directory / hub.OWN):
         if facts["format"] != _FORMAT:
             raise UserError(f"{directory / hub.OWN}: not a lastr1 policy of format {_FORMAT}")
-        return from_dict(RobotSpec, facts["spec"]), float(facts["latent_rms"]), tuple(facts["channels"])
+        teacher = str(facts["teacher"]) if "teacher" in facts else Bundle.teacher
+        taught = (tuple(facts["channels"]), teacher)
+        return from_dict(RobotSpec, facts["spec"]), float(facts["latent_rms"]), taught
 
 
 def _load_over_base(
     directory: Path, policy: PolicyConfig | None, dtype: torch.dtype, wanted: AdapterConfig
 ) -> Bundle:
-    spec, rms, channels = _read_facts(directory)
+    spec, rms, taught = _read_facts(directory)
     found = lora.read_adapter(directory)
     lora.check_base(directory, found)
     if wanted.rank:
@@ -227,8 +232,8 @@ def _load_over_base(
     else:
         lora.merge(network.backbone, stored, found.config)
     network.calibrate(rms)
-    bundle = replace(bundle, channels=channels, adapter=found if wanted.rank else None, remarks=())
-    return with_robot(bundle, spec, codec)
+    bundle = replace(bundle, adapter=found if wanted.rank else None, remarks=())
+    return with_robot(with_channels(bundle, *taught), spec, codec)
 
 
 def _load_foreign(

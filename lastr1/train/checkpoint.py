@@ -1,7 +1,9 @@
 """Save and resume a run, atomically: policy, optimizer, progress; no pickle."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,13 +19,20 @@ from lastr1.types import UserError
 
 
 def save_run(
-    directory: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, config: Config, step: int
+    directory: Path,
+    bundle: Bundle,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    step: int,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
-    """Write policy, optimizer and progress in place of what stands at `directory`."""
+    """Write policy, optimizer, progress and a job's own `files` in place of what stands at `directory`."""
     with replacing(directory) as new:
         weights.write_trained(bundle, new)
         (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
         (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
+        for name, content in files.items():
+            (new / name).write_bytes(content)
 
 
 def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lastr1.config import Config, PolicyConfig
 from lastr1.demos.lerobot_writer import write_recording
+from lastr1.demos.teacher import Teacher
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
@@ -18,12 +19,15 @@ from lastr1.rollout.record import write_video
 from lastr1.rollout.scripted import demonstrations
 from lastr1.train import run
 from lastr1.train.checkpoint import load_optimizer, load_step, save_run
+from lastr1.train.device import device_of
 from lastr1.train.evaluate import Evaluation, evaluate, starts_of
+from lastr1.train.gap import Gap, measure_gap
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog, read_metrics
 from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
+from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
 from lastr1.types import UserError
@@ -77,30 +81,57 @@ def ground(config: Config, out: Path) -> Bundle:
     return bundle
 
 
-def warm_up(config: Config, demos: Path | None, out: Path) -> Bundle:
-    """Teach a base from demonstrations; `out/last` is the policy."""
+def warm_up(
+    config: Config, demos: Path | None, out: Path, *, resume: bool = False, teacher: Teacher | None = None
+) -> Bundle:
+    """Teach a base from demonstrations; `out/last` is the policy, `out/result.json` what it has learnt.
+
+    A `teacher` takes the place of the one that `warmup.teacher` names.
+    """
     run.begin(config)
     run.check_adapter(config.adapter, freeze_vision=config.warmup.freeze_vision)
-    out = run.new_directory(out, config)
+    teacher = teacher or named_teacher(config)
+    out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
     env = make_env(config.env)
     spec, tasks = env.spec, env.tasks
     env.close()
     data = run.load_demonstrations(config, demos, spec, tasks)
     bundle = run.first_bundle(config, spec, tasks, data)
-    targets = run.make_lesson_targets(config, bundle, data)
-    bundle = weights.with_channels(bundle, targets.channels)
+    targets, identity = lesson_targets(config, bundle, data, teacher, out)
+    first = 0
+    # A run that was stopped before its first checkpoint has nothing but views of frames to keep.
+    if resume and (out / "last").exists():
+        first = load_step(out / "last")[0]
+        bundle = run.load_policy(out / "last", spec, device_of(config), config.policy, config.adapter)
+    bundle = weights.with_channels(bundle, targets.channels, identity)
     teaching = Teaching(bundle, data, targets, config.warmup, config.seed)
+    if first:
+        load_optimizer(out / "last", teaching.optimizer)
+        teaching.recall(out / "last")
+    return _warm_up(config, teaching, first, out)
+
+
+def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundle:
+    job, bundle = config.warmup, teaching.bundle
+    gap: Gap | None = None
     bundle.policy.train()
-    with track("warm-up", config.warmup.iterations) as bar, MetricsLog(out) as log:
-        for step, figures in teaching.steps():
-            if step % 10 == 0:
-                log.write(step, {**figures, "constant_cosine": targets.constant_cosine})
+    with track("warm-up", job.iterations - first) as bar, MetricsLog(out, first=first) as log:
+        for step, figures in teaching.steps(first):
+            done = step + 1
+            if done % job.report_every == 0 or done == job.iterations:
+                gap = measure_gap(teaching)
+                run.write_json(out / "result.json", {"step": done, **run.as_json(gap)})
+                log.write(step, {**figures, **run.as_json(gap)})
+            elif step % 10 == 0:
+                log.write(step, {**figures, **teaching.constant()})
             bar.advance(f"action loss {figures['action_loss']:.2f}")
-            if (step + 1) % config.warmup.checkpoint_every == 0:
-                save_run(out / "last", bundle, teaching.optimizer, config, step + 1)
+            if done % job.checkpoint_every == 0 and done < job.iterations:
+                save_run(out / "last", bundle, teaching.optimizer, config, done, teaching.memory())
+    if gap is not None:
+        say(f"warm-up: {gap}")
     bundle.policy.eval()
-    calibrate(bundle, data, config.seed)
-    save_run(out / "last", bundle, teaching.optimizer, config, config.warmup.iterations)
+    calibrate(bundle, teaching.data, config.seed)
+    save_run(out / "last", bundle, teaching.optimizer, config, job.iterations, teaching.memory())
     return bundle
 
 
@@ -144,7 +175,7 @@ def _train(config: Config, player: Player, learner: Learner, first: int, out: Pa
     began = time.perf_counter()
     deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
     iteration, episodes = first - 1, 0
-    with track("train", job.iterations - first) as bar, MetricsLog(out) as log:
+    with track("train", job.iterations - first) as bar, MetricsLog(out, first=first) as log:
         for iteration, figures in reinforce(fleet, job, first, deadline):
             log.write(iteration, figures)
             episodes += int(figures["episodes"])

@@ -10,8 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 class MetricsLog:
     """`metrics.jsonl` (one object per step) and TensorBoard event files in a run directory."""
 
-    def __init__(self, directory: Path, name: str = "metrics") -> None:
+    def __init__(self, directory: Path, name: str = "metrics", *, first: int = 0) -> None:
+        """Steps from `first` on are about to be written: a killed run's rows of them are forgotten."""
         directory.mkdir(parents=True, exist_ok=True)
+        _forget(directory / f"{name}.jsonl", first)
         self._lines = (directory / f"{name}.jsonl").open("a", buffering=1)
         self._board = SummaryWriter(str(directory / "tensorboard" / name))
 
@@ -29,6 +31,14 @@ class MetricsLog:
     ) -> None:
         self._lines.close()
         self._board.close()
+
+
+def _forget(path: Path, first: int) -> None:
+    if path.exists():
+        kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] < first]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

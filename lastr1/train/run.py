@@ -15,7 +15,6 @@ from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
 from lastr1.demos.lerobot import open_recording
 from lastr1.demos.source import fitting, is_hdf5, matching_tasks
-from lastr1.demos.teacher import Targets, ThumbnailTeacher, make_targets
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
 from lastr1.model import weights
@@ -174,18 +173,6 @@ def first_bundle(config: Config, spec: RobotSpec, tasks: tuple[str, ...], data: 
         codec = base.codec
     base.policy.to(device_of(config))
     return weights.with_robot(base, spec, codec)
-
-
-def make_lesson_targets(config: Config, bundle: Bundle, data: DemonstrationSet) -> Targets:
-    """Targets of the first camera's frames (ALGORITHM.md 6.2)."""
-    frames = data.frames[bundle.prompts.cameras[0]]
-    return make_targets(
-        ThumbnailTeacher(),
-        frames,
-        bundle.policy.backbone.width,
-        center=config.warmup.center_targets,
-        channels=bundle.channels,
-    )
 
 
 def load_policy(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lastr1.demos.teacher import Targets, ThumbnailTeacher, make_targets
+from lastr1.types import UserError
 
 
 def test_thumbnail_by_hand():
@@ -19,7 +20,7 @@ def test_thumbnail_by_hand():
 
 
 def test_frames_that_cannot_be_averaged():
-    with pytest.raises(ValueError, match=r"^frames of 12 x 9 pixels cannot be averaged to 8 x 8$"):
+    with pytest.raises(UserError, match=r"^frames of 12 x 9 pixels cannot be averaged to 8 x 8: choose ano"):
         ThumbnailTeacher().embed(np.zeros((1, 12, 9, 3), np.uint8))
 
 
@@ -72,7 +73,7 @@ def test_given_channels_are_obeyed():
 
 
 def test_a_teacher_that_is_too_narrow():
-    with pytest.raises(ValueError, match="teacher's 2 channels are fewer than the model's width 3"):
+    with pytest.raises(UserError, match="teacher's 2 channels are fewer than the model's width 3"):
         make_targets(Table([[1, 2]]), frames(1), 3, center=False)
 
 

@@ -96,7 +96,7 @@ def test_what_a_run_leaves_behind(chain, recipe):
         assert list((root / job / "tensorboard").rglob("events.*"))
         assert not [p for p in (root / job).iterdir() if p.name.startswith(".")]
     warmup = read_metrics(root / "warmup" / "metrics.jsonl")
-    assert [row["step"] for row in warmup] == [0]
+    assert [row["step"] for row in warmup] == [0, 1]
     assert warmup[0].keys() >= {"loss", "action_loss", "action_accuracy", "lr", "constant_cosine"}
     train = read_metrics(root / "train" / "metrics.jsonl")
     assert [row["step"] for row in train] == [0, 1]
