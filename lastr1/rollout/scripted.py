@@ -73,11 +73,12 @@ def _expert(env: EnvConfig, noise: float) -> Expert:
 
 
 class executor:
-    """A pool of processes, or nothing for `workers` 0."""
+    """A pool of processes (-1: one per core), or nothing for `workers` 0."""
 
     def __init__(self, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pool: Executor | None = ProcessPoolExecutor(workers, mp_context=context) if workers else None
+        count = workers if workers > 0 else None
+        self.pool: Executor | None = ProcessPoolExecutor(count, mp_context=context) if workers else None
 
     def __enter__(self) -> Executor | None:
         return self.pool
