@@ -158,14 +158,14 @@ def _train(args: Arguments) -> None:
 
 
 def _evaluate(args: Arguments) -> None:
-    from lastr1.train.evaluate import table
+    from lastr1.train.evaluate import remarks, table
     from lastr1.train.jobs import assess
 
     if args.checkpoint is None:
         raise UserError("evaluate needs --checkpoint DIR, for example runs/x/train/last")
     out = args.out or Path("runs") / args.config.name / "evaluate"
     result = assess(args.config, args.checkpoint, out)
-    sys.stdout.write(table(result) + f"\nwritten to {out / 'result.json'}\n")
+    sys.stdout.write(f"{table(result.evaluation)}\n{remarks(result)}\nwritten to {out / 'result.json'}\n")
 
 
 def _convert(args: Arguments) -> None:
@@ -197,6 +197,13 @@ def _doctor(args: Arguments) -> None:
         raise SystemExit(1)
 
 
+def _contact_sheet(args: Arguments) -> None:
+    from lastr1.report.sheet import contact_sheet
+
+    path = args.out or Path("runs") / args.config.name / "sheet.png"
+    sys.stdout.write(f"{contact_sheet(args.config.env, path)}\n")
+
+
 JOBS = {
     "demo": Job(
         help="warm-up, LAPO, evaluation and report on the embedded world, in minutes on a CPU",
@@ -215,6 +222,7 @@ JOBS = {
     "ground": Job(help="teach a base made from scratch to see and to point (embedded world)", run=_ground),
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
+    "contact-sheet": Job(help="what the policy sees first in every task, as a PNG", run=_contact_sheet),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
     "convert": Job(help="a released checkpoint or a Qwen3-VL into a policy, and back (--to)", run=_convert),
 }

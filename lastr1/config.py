@@ -311,12 +311,17 @@ class EnvConfig:
     slots: int = 32
     """environments played side by side"""
     workers: int = 1
-    """simulator processes (0: inside the main process)"""
+    """simulator processes (0: inside the main process; -1: one per core, at most one per slot)"""
+    render: Literal["full", "no_reflections", "coarse"] = "full"
+    """LIBERO: `no_reflections`, or `coarse`, which also drops multisampling, draw two and three times as fast
+    and change pixels (recorded in results)"""
     released_init_patch: bool = False
     """reproduce the release's edit of one initial state of libero_spatial (recorded in results)"""
 
     def __post_init__(self) -> None:
         _positive(self, "image", "slots")
+        if self.workers < -1:
+            raise ValueError(f"workers {self.workers}: a number of processes, or -1 for one per core")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,6 +344,8 @@ class EvaluateConfig:
     """stored initial states in fixed order, or fresh scenes from `seed`"""
     videos: int = 0
     """episodes to film"""
+    both_rules: bool = True
+    """think every thought to its end, to say how long it is by the rule `first` and by `mode` [3]"""
 
 
 @dataclass(frozen=True, kw_only=True)

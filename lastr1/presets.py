@@ -82,7 +82,7 @@ TABLETOP_DUAL = replace(TABLETOP, name="tabletop_dual", env=replace(TABLETOP.env
 _LIBERO = Config(
     name="libero",
     base="scratch",
-    env=EnvConfig(suite="libero_object", image=256, slots=2, workers=2),
+    env=EnvConfig(suite="libero_object", image=256, slots=2, workers=-1),
     backbone=BackboneConfig(vision_hidden=96),
     policy=PolicyConfig(image=256, crop=0.9, eval_stop="first"),
     warmup=WarmupConfig(iterations=10_000, batch=64, lr=1e-5, center_targets=True),
@@ -113,7 +113,7 @@ def _with_variants(recipe: Config) -> dict[str, Config]:
 
 _SUITES = [
     replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
-    for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+    for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 ]
 
 RECIPES: dict[str, Config] = {

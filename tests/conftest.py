@@ -163,6 +163,7 @@ def played(observations, noise):
                 thought=tree_map(lambda x, i=i: x[i], decision.thought),
                 tokens=decision.tokens[i],
                 terms=tree_map(lambda x, i=i: x[i], decision.terms),
+                rules=decision.rules[i],
             )
             for i, o in enumerate(seen)
         ]

@@ -22,7 +22,12 @@ def make_env(config: EnvConfig) -> Env:
     if config.suite in TABLETOP_SUITES:
         env = TabletopEnv(config.suite, size=config.image)
     elif config.suite in LIBERO_SUITES:
-        env = LiberoEnv(config.suite, image=config.image, released_init_patch=config.released_init_patch)
+        env = LiberoEnv(
+            config.suite,
+            image=config.image,
+            released_init_patch=config.released_init_patch,
+            render=config.render,
+        )
     else:
         known = ", ".join([*TABLETOP_SUITES, *LIBERO_SUITES])
         raise UserError(f"no suite {config.suite!r}: choose one of {known}")

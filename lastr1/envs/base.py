@@ -11,6 +11,28 @@ from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome
 from lastr1.types import Start as Start  # part of the contract
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What has to be known to repeat an evaluation; goes into its result."""
+
+    suite: str
+    cap: int
+    """control steps"""
+    settle: int
+    """control steps before the first decision, not counted"""
+    camera: str
+    image: int
+    """pixels"""
+    render: str
+    """what is drawn: `full`, or the name of what is left out"""
+    renderer: str
+    """backend and driver, for example `egl: llvmpipe`"""
+    patches: tuple[str, ...]
+    """what differs from the published initial states"""
+    packages: dict[str, str]
+    """package -> version"""
+
+
 class Env(Protocol):
     """One simulated scene: any task of a suite, one episode at a time."""
 
@@ -30,6 +52,9 @@ class Env(Protocol):
 
     def frame(self, size: int) -> Image:
         """The scene now, [size, size, 3], for videos (the policy never sees it)."""
+
+    def describe(self) -> Setup:
+        """How this environment is set up; cheap, also before the first `reset`."""
 
     def close(self) -> None:
         """Free the simulator."""

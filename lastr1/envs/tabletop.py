@@ -1,10 +1,11 @@
 """The embedded world as an environment: numpy only, rendered camera, one or two arms, tasks by colour."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 
-from lastr1.envs.base import Start
+from lastr1.envs.base import Setup, Start
 from lastr1.envs.tabletop_tasks import SUITES, Task, scene, solved
 from lastr1.envs.tabletop_things import TABLE
 from lastr1.envs.tabletop_view import EYE, MOVED, View
@@ -60,6 +61,7 @@ class TabletopEnv:
         """`size`: width and height of the camera image in pixels; `UserError` names an unknown suite."""
         if suite not in SUITES:
             raise UserError(f"no tabletop suite {suite!r}: choose one of {', '.join(SUITES)}")
+        self.suite = suite
         self.kinds = SUITES[suite]
         self.dual = suite.startswith("tabletop_dual")
         self.spec = robot(dual=self.dual, size=size)
@@ -142,6 +144,21 @@ class TabletopEnv:
         self._task, self._steps, self._over = snapshot.task, snapshot.steps, snapshot.over
         self._world = snapshot.world.copy()
         return self._observe()
+
+    def describe(self) -> Setup:
+        """How this environment is set up."""
+        (camera,) = self.spec.cameras
+        return Setup(
+            suite=self.suite,
+            cap=self.cap,
+            settle=0,
+            camera=camera.name,
+            image=self._size,
+            render="full",
+            renderer="numpy",
+            patches=(),
+            packages={"numpy": version("numpy")},
+        )
 
     def close(self) -> None:
         """Nothing to free."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeAlias
 
-from lastr1.envs.base import Env, Start
+from lastr1.envs.base import Env, Setup, Start
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, UserError
 
@@ -39,6 +39,7 @@ class Facts:
     tasks: tuple[str, ...]
     stored_states: int
     cap: int
+    setup: Setup
 
 
 Request: TypeAlias = Start | ActionChunk | int | None  # reset, play, frame of that size, facts
@@ -86,7 +87,13 @@ class Host:
             case int():
                 return env.frame(request)
             case None:
-                return Facts(spec=env.spec, tasks=env.tasks, stored_states=env.stored_states, cap=env.cap)
+                return Facts(
+                    spec=env.spec,
+                    tasks=env.tasks,
+                    stored_states=env.stored_states,
+                    cap=env.cap,
+                    setup=env.describe(),
+                )
 
     def _discard(self, slot: int) -> None:
         if slot in self._envs:

@@ -4,7 +4,7 @@ Axes: B decisions, L latent slots, K stop candidates, D width, N action tokens, 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,37 +26,18 @@ from lastr1.algo.logprob import (
 from lastr1.config import PolicyConfig
 from lastr1.model.backbone import Backbone, DynamicCache, Embedded, Prompt, fork_cache, new_cache
 from lastr1.model.codec import BINS
+from lastr1.model.decision import Decision as Decision
+from lastr1.model.decision import Thought as Thought
 from lastr1.model.heads import Reading, chosen, head_logits, value_head
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
 from lastr1.model.noise import Noise
 from lastr1.model.prompt import SpecialTokens
-from lastr1.model.thinking import SCHEDULES, Rules, Thinking
+from lastr1.model.thinking import SCHEDULES, Rules, Thinking, Trail
 
 _STOPS: dict[str, type[ConsistentStop] | type[ReleasedStop]] = {
     "consistent": ConsistentStop,
     "released": ReleasedStop,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thought:
-    """What was fed back while thinking, and when it stopped."""
-
-    latent: Float[Tensor, "B L D"]
-    """z, exactly as fed; slots after the stop do not count (0 where they were never reached)"""
-    groups: Int[Tensor, "B"]
-    """1..K (0 for the action-only policy)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """One thought and one chunk."""
-
-    thought: Thought
-    tokens: Int[Tensor, "B N"]
-    """action bins, 0..255"""
-    terms: PolicyTerms
-    """as drawn: sampling temperature in rollouts, 1 at evaluation"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +66,7 @@ class LatentPolicy(nn.Module):
         self.stop: StopLikelihood = stop(config.temperature)
         # The `first` rule tests this very probability, and it needs no candidate after the stop.
         self.evaluation_stop: StopLikelihood = ReleasedStop(1.0) if config.eval_stop == "first" else stop(1.0)
+        self._notes_rules = False
         self.calibrate(1.0)
 
     def calibrate(self, latent_rms: float) -> None:
@@ -139,6 +121,7 @@ class LatentPolicy(nn.Module):
             thought=thought,
             tokens=tokens,
             terms=self.score(reading, thought, tokens, sampled=noise is not None),
+            rules=self._rules(trail, noted=noise is None and self._notes_rules),
         )
 
     def _sampling(self, noise: Noise) -> Rules:
@@ -160,6 +143,20 @@ class LatentPolicy(nn.Module):
             groups=lambda scores: evaluation_stop(rule, scores, scores, threshold),
             tokens=lambda logits: logits.argmax(-1),
         )
+
+    def note_rules(self) -> None:
+        """From now on compute all candidates of a greedy thought, and note what both stop rules say."""
+        self._notes_rules = self.config.stop_candidates > 0
+        if self.config.stop_candidates > 1 and self.config.schedule == "speculative":
+            self.config = replace(self.config, schedule="fused")  # the same decisions without early exits
+
+    def _rules(self, trail: Trail, *, noted: bool) -> Int[Tensor, "B 2"]:
+        if not noted:
+            return trail.groups.new_zeros(len(trail.groups), 2)
+        logits, confidence = self.stop_logits(trail.stop_state), self.stop_confidence(trail.stop_state)
+        threshold = self.config.stop_threshold
+        said = [evaluation_stop(rule, logits, confidence, threshold) for rule in ("first", "mode")]
+        return torch.where(trail.whole[:, None], torch.stack(said, dim=-1), 0)
 
     def hear(self, seen: Embedded) -> Heard:
         """Read the prompt and the opening token, once for several thoughts."""

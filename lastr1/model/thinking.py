@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lastr1.model.backbone import Backbone, Embedded, fixed_cache, new_cache
@@ -83,6 +83,8 @@ class Trail:
     """at the K stop tokens; K = 0: at the opening token"""
     action_state: Float[Tensor, "B N D"]
     groups: Int[Tensor, "B"]
+    whole: Bool[Tensor, "B"]
+    """all K candidates were computed"""
 
 
 class Thinking:
@@ -138,6 +140,7 @@ class Thinking:
             value_states=self.value_states,
             action_state=self._act(groups),
             groups=groups,
+            whole=(self.scores > -math.inf).all(-1),
         )
 
     def _read(self) -> Float[Tensor, "B D"]:

@@ -95,7 +95,7 @@ class Clock:
 
 def _measure(config: Config, checkpoint: Path) -> Evaluation:
     with open_team(config, checkpoint) as team:
-        return jobs.measure(config, team)
+        return jobs.measure(config, team).evaluation
 
 
 def _film(config: Config, before: Evaluation, after: Evaluation, out: Path) -> tuple[Video, ...]:

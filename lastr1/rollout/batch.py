@@ -47,6 +47,8 @@ class Decided:
     """[N]"""
     terms: PolicyTerms
     """as recorded while acting, without the batch axis"""
+    rules: Tensor
+    """[2] groups after which `first` and `mode` end the thought, 0 where not known"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ class Player:
     def __init__(self, bundle: Bundle, pool: EnvPool, slots: int) -> None:
         self.bundle, self.pool, self.slots = bundle, pool, slots
         self.version = 0
+        self._tasks: dict[int, int] = {}  # slot -> task it played last
 
     def play(
         self,
@@ -73,12 +74,28 @@ class Player:
 
     def _fill(self, waiting: deque[tuple[int, Start]], running: dict[int, _Running]) -> None:
         free = [slot for slot in range(self.slots) if slot not in running]
-        begin = {slot: waiting.popleft() for slot in free[: len(waiting)]}
+        begin = {slot: self._next(slot, waiting) for slot in free[: len(waiting)]}
         observations = self.pool.reset({slot: start for slot, (_, start) in begin.items()}) if begin else {}
         for slot, (index, start) in begin.items():
             running[slot] = _Running(
                 index=index, start=start, observation=observations[slot], began=time.perf_counter()
             )
+
+    def _next(self, slot: int, waiting: deque[tuple[int, Start]]) -> tuple[int, Start]:
+        """Of the task whose scene the slot holds; else of one that no slot holds; else the first.
+
+        A change of task builds another scene, which takes LIBERO seconds.
+        """
+        last = self._tasks.get(slot)
+        held = set(self._tasks.values())
+        chosen = min(
+            range(len(waiting)),
+            key=lambda i: (waiting[i][1].task != last, waiting[i][1].task in held, i),
+        )
+        found = waiting[chosen]
+        del waiting[chosen]
+        self._tasks[slot] = found[1].task
+        return found
 
     def _decide(self, games: list[_Running], noise: int | None) -> tuple[list[Decided], list[ActionChunk]]:
         bundle, policy = self.bundle, self.bundle.policy
@@ -134,6 +151,7 @@ def _unstack(decision: Decision, instructions: list[str], pixels: np.ndarray) ->
             thought=tree_map(lambda x, i=i: x[i], decision.thought),
             tokens=decision.tokens[i],
             terms=tree_map(lambda x, i=i: x[i], decision.terms),
+            rules=decision.rules[i],
         )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lastr1.envs.base import Env, Start
+from lastr1.envs.base import Env, Setup, Start
 from lastr1.types import ActionChunk, Image, Observation, Outcome
 
 
@@ -17,7 +17,7 @@ class FilmedEnv:
     def reset(self, start: Start) -> Observation:
         """Begin an episode and a new film."""
         observation = self._env.reset(start)
-        self.frames = [self._env.frame(self._size)]
+        self.frames = [self._frame(observation)]
         return observation
 
     def play(self, chunk: ActionChunk) -> Outcome:
@@ -25,7 +25,7 @@ class FilmedEnv:
         reward, steps = 0.0, 0
         for action in chunk.actions:
             outcome = self._env.play(ActionChunk(actions=action[None]))
-            self.frames.append(self._env.frame(self._size))
+            self.frames.append(self._frame(outcome.observation))
             reward += outcome.reward
             steps += 1
             if outcome.terminated or outcome.truncated:
@@ -37,6 +37,15 @@ class FilmedEnv:
             truncated=outcome.truncated,
             steps=steps,
         )
+
+    def _frame(self, seen: Observation) -> Image:
+        """What the policy saw, if it is of the film's size: LIBERO takes a tenth of a second for another."""
+        image = next(iter(seen.images.values()))
+        return image if image.shape[:2] == (self._size, self._size) else self._env.frame(self._size)
+
+    def describe(self) -> Setup:
+        """As the environment is set up."""
+        return self._env.describe()
 
     def frame(self, size: int) -> Image:
         """The scene now."""

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastr1.config import EnvConfig, EvaluateConfig
-from lastr1.envs.base import Start
+from lastr1.envs.base import Setup, Start
 from lastr1.rollout.batch import Episode
 from lastr1.rollout.collect import Player, scene_seed
+
+AGREEMENT = 0.95
+"""of the two stop rules, below which `mode` is the headline [3]"""
 
 
 def wilson(successes: int, episodes: int, z: float = 1.959964) -> tuple[float, float]:
@@ -56,6 +59,45 @@ class Evaluation:
     """one per episode, in the order of the starts"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StopRules:
+    """How long the same thoughts are by either stop rule (ALGORITHM.md 3)."""
+
+    played: str
+    """the rule that was followed: `first`, `max` or `mode`"""
+    first: dict[int, int]
+    """thought length in latents -> decisions, by the rule `first`"""
+    mode: dict[int, int]
+    """the same by `mode`"""
+    compared: int
+    """decisions of which both are known: those all of whose candidates were computed"""
+    agreement: float
+    """share of those in which both rules stop at the same candidate (0 if there are none)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Which starts were played."""
+
+    episodes: int
+    distinct: int
+    """different (task, stored state) pairs among them; 0 for fresh scenes"""
+    stored: int
+    """pairs that the suite has"""
+    complete: bool
+    """every pair of the suite exactly once"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """An evaluation, and what has to be known to repeat and to judge it."""
+
+    evaluation: Evaluation
+    rules: StopRules
+    coverage: Coverage
+    setup: Setup
+
+
 def starts_of(env: EnvConfig, config: EvaluateConfig, tasks: int, stored: int, seed: int) -> list[Start]:
     """Every stored state of every task once, or `episodes` of them (fresh scenes if asked), tasks in turn."""
     chosen = env.tasks if env.tasks is not None else tuple(range(tasks))
@@ -68,9 +110,35 @@ def starts_of(env: EnvConfig, config: EvaluateConfig, tasks: int, stored: int, s
 
 def evaluate(
     player: Player, starts: Sequence[Start], progress: Callable[[Episode], None] = lambda _: None
-) -> Evaluation:
-    """Play every start greedily and count."""
-    return summarize(player.play(starts, noise=None, progress=progress), player)
+) -> Assessment:
+    """Play every start greedily and count.  `RuntimeError` unless each start was played once, in order."""
+    episodes = player.play(starts, noise=None, progress=progress)
+    if [e.start for e in episodes] != list(starts):
+        raise RuntimeError(f"{len(starts)} starts were given, and other ones played")
+    pool, config = player.pool, player.bundle.policy.config
+    return Assessment(
+        evaluation=summarize(episodes, player),
+        rules=stop_rules(episodes, config.eval_stop, config.latents_per_group),
+        coverage=coverage(starts, len(pool.tasks), pool.stored_states),
+        setup=pool.setup,
+    )
+
+
+def coverage(starts: Sequence[Start], tasks: int, stored: int) -> Coverage:
+    """How much of the suite's `tasks` times `stored` states the starts are."""
+    pairs = [(s.task, s.state) for s in starts if s.state is not None]
+    distinct = len(set(pairs))
+    complete = len(starts) == len(pairs) == distinct == tasks * stored
+    return Coverage(episodes=len(starts), distinct=distinct, stored=tasks * stored, complete=complete)
+
+
+def stop_rules(episodes: Sequence[Episode], played: str, group: int) -> StopRules:
+    """Compare both rules on the scores that were recorded; nothing is played or computed again."""
+    said = np.array([step.decided.rules.tolist() for e in episodes for step in e.steps]).reshape(-1, 2)
+    both = said[(said > 0).all(axis=1)]
+    first, mode = (dict(sorted(Counter((group * both[:, rule]).tolist()).items())) for rule in (0, 1))
+    agreement = float((both[:, 0] == both[:, 1]).mean()) if len(both) else 0.0
+    return StopRules(played=played, first=first, mode=mode, compared=len(both), agreement=agreement)
 
 
 def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
@@ -114,6 +182,35 @@ def table(result: Evaluation) -> str:
         f"mean episode {result.control_steps:.0f} control steps"
     )
     return "\n".join(lines)
+
+
+def remarks(found: Assessment) -> str:
+    """What stands below the table: both stop rules, coverage and setup."""
+    setup, covered, rules = found.setup, found.coverage, found.rules
+    lines = []
+    if rules.compared:
+        lines += [f"{rule:<5} {_histogram(counts)}" for rule, counts in _by_rule(rules)]
+        lines.append(f"both rules stop alike in {rules.agreement:.1%} of {rules.compared} decisions")
+    if rules.compared and rules.agreement < AGREEMENT and rules.played != "mode":
+        lines.append(f"below {AGREEMENT:.0%}: report this policy by `mode` (eval_stop in its lastr1.json)")
+    whole = "each once" if covered.complete else "not all"
+    lines.append(f"{covered.distinct} of {covered.stored} stored initial states, {whole}")
+    lines.append(
+        f"{setup.suite}: cap {setup.cap}, {setup.settle} settling steps, {setup.image} px, "
+        f"drawn {setup.render} by {setup.renderer}" + "".join(f"; PATCHED: {p}" for p in setup.patches)
+    )
+    return "\n".join(lines)
+
+
+def _by_rule(rules: StopRules) -> tuple[tuple[str, dict[int, int]], ...]:
+    return ("first", rules.first), ("mode", rules.mode)
+
+
+def _histogram(counts: dict[int, int]) -> str:
+    total = sum(counts.values())
+    shares = ", ".join(f"{length}: {count / total:.0%}" for length, count in counts.items())
+    mean = sum(length * count for length, count in counts.items()) / total
+    return f"mean {mean:.2f} latents ({shares})"
 
 
 def _line(tally: Tally) -> str:

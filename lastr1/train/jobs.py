@@ -20,7 +20,7 @@ from lastr1.rollout.scripted import demonstrations
 from lastr1.train import run
 from lastr1.train.checkpoint import load_optimizer, load_step, save_run
 from lastr1.train.device import device_of
-from lastr1.train.evaluate import Evaluation, evaluate, starts_of
+from lastr1.train.evaluate import Assessment, evaluate, starts_of
 from lastr1.train.gap import Gap, measure_gap
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
@@ -189,7 +189,7 @@ def _train(config: Config, player: Player, learner: Learner, first: int, out: Pa
     )
 
 
-def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
+def assess(config: Config, checkpoint: Path, out: Path) -> Assessment:
     """Success per task of a policy on disk; `out/result.json`, and videos on request."""
     run.begin(config)
     out.mkdir(parents=True, exist_ok=True)  # before hours of playing, in case it may not be written
@@ -203,7 +203,10 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
             "recipe": config.name,
             "checkpoint": str(checkpoint),
             "env": run.as_json(config.env),
-            **run.as_json(result),
+            "rules": run.as_json(result.rules),
+            "coverage": run.as_json(result.coverage),
+            "setup": run.as_json(result.setup),
+            **run.as_json(result.evaluation),
         },
     )
     # The simulators are closed by now: a film needs one of its own.
@@ -212,7 +215,7 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Evaluation:
     return result
 
 
-def measure(config: Config, player: Player) -> Evaluation:
+def measure(config: Config, player: Player) -> Assessment:
     """Greedy episodes over the recipe's evaluation starts."""
     pool = player.pool
     starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)

@@ -89,7 +89,10 @@ def _load(config: Config, checkpoint: Path, spec: RobotSpec, training: bool) -> 
     device = device_of(config)
     if training:
         return run.load_policy(checkpoint, spec, device, config.policy, config.adapter)
-    return run.load_policy(checkpoint, spec, device)
+    bundle = run.load_policy(checkpoint, spec, device)
+    if config.evaluate.both_rules:
+        bundle.policy.note_rules()
+    return bundle
 
 
 class Replica:

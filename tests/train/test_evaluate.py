@@ -1,12 +1,27 @@
 """Success rates, their intervals, and which starts are played."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from lastr1.config import EnvConfig, EvaluateConfig
-from lastr1.envs.base import Start
+from lastr1.envs.base import Setup, Start
 from lastr1.rollout.batch import Episode, Step
-from lastr1.train.evaluate import Tally, starts_of, summarize, table, wilson
+from lastr1.train.evaluate import (
+    Assessment,
+    Coverage,
+    Tally,
+    coverage,
+    evaluate,
+    remarks,
+    starts_of,
+    stop_rules,
+    summarize,
+    table,
+    wilson,
+)
 
 
 def percent(successes, episodes):
@@ -123,3 +138,80 @@ def test_table(tiny, episodes):
     assert lines[0].endswith("1/1    100.0%  95% [20.7, 100.0]")
     assert "50.0%  95% [9.5, 90.5]" in lines[2]
     assert lines[3].endswith("mean episode 6 control steps")
+
+
+def test_exact_coverage():
+    """All 500 of 10 tasks x 50 states once; a repeated, a missing or a fresh one is not all."""
+    starts = starts_of(EnvConfig(), EvaluateConfig(), tasks=10, stored=50, seed=0)
+    assert coverage(starts, 10, 50) == Coverage(episodes=500, distinct=500, stored=500, complete=True)
+    twice = [*starts[:-1], starts[0]]
+    assert coverage(twice, 10, 50) == Coverage(episodes=500, distinct=499, stored=500, complete=False)
+    assert coverage(starts[:-1], 10, 50) == Coverage(episodes=499, distinct=499, stored=500, complete=False)
+    assert not coverage([*starts, starts[0]], 10, 50).complete
+    fresh = [Start(task=i % 10, seed=i) for i in range(500)]
+    assert coverage(fresh, 10, 50) == Coverage(episodes=500, distinct=0, stored=500, complete=False)
+
+
+def with_rules(episode, *pairs):
+    """The episode with other recorded (first, mode) groups."""
+    steps = tuple(
+        replace(step, decided=replace(step.decided, rules=torch.tensor(pair)))
+        for step, pair in zip(episode.steps, pairs, strict=True)
+    )
+    return replace(episode, steps=steps)
+
+
+def test_both_stop_rules_by_hand(episodes):
+    """(1,1) (1,3) | (2,2) (4,0): the last is not known by `mode`; of the other three, two agree.  G = 2."""
+    (one, two), _ = episodes
+    found = stop_rules([with_rules(one, (1, 1), (1, 3)), with_rules(two, (2, 2), (4, 0))], "first", 2)
+    assert (found.played, found.compared) == ("first", 3)
+    assert found.first == {2: 2, 4: 1}
+    assert found.mode == {2: 1, 4: 1, 6: 1}
+    assert found.agreement == pytest.approx(2 / 3)
+
+
+def test_rules_that_were_not_recorded_are_not_counted(episodes):
+    found = stop_rules(episodes[0], "mode", 2)  # sampled decisions
+    assert (found.first, found.mode, found.compared, found.agreement) == ({}, {}, 0, 0.0)
+
+
+SETUP = Setup(
+    suite="toy", cap=6, settle=2, camera="front", image=9, render="full", renderer="egl: soft",
+    patches=("one object 3 m higher",), packages={"mujoco": "3"},
+)  # fmt: skip
+
+
+class _Recorded(_Player):
+    """Has played already."""
+
+    def __init__(self, bundle, episodes):
+        super().__init__(bundle)
+        self.pool = _Pool()
+        self.pool.stored_states, self.pool.setup = 5, SETUP
+        self.episodes = episodes
+
+    def play(self, starts, *, noise, progress):
+        assert noise is None
+        for episode in self.episodes:
+            progress(episode)
+        return self.episodes
+
+
+def test_assessment_says_what_was_played_and_how(tiny, episodes):
+    player = _Recorded(tiny(eval_stop="first"), [with_rules(e, (1, 1), (1, 3)) for e in episodes[0]])
+    starts = [e.start for e in player.episodes]
+    found = evaluate(player, starts)
+    assert isinstance(found, Assessment)
+    assert found.setup == SETUP
+    assert found.coverage == Coverage(episodes=2, distinct=2, stored=15, complete=False)
+    text = remarks(found)
+    for part in (
+        "first mean 2.00 latents (2: 100%)", "mode  mean 4.00 latents (2: 50%, 6: 50%)",
+        "alike in 50.0% of 4 decisions", "report this policy by `mode`",
+        "2 of 15 stored initial states, not all",
+        "toy: cap 6, 2 settling steps, 9 px, drawn full by egl: soft; PATCHED: one object 3 m higher",
+    ):  # fmt: skip
+        assert part in text
+    with pytest.raises(RuntimeError, match="other ones played"):
+        evaluate(player, starts[::-1])
