@@ -5,6 +5,8 @@ ViT or of a ConvNeXt (whose averaged picture takes the place of the CLS token); 
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, StrictData
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextModel, DINOv3ViTModel
+from transformers.utils import logging
 
 from lastr1.demos.vision import Preparation, VisionTeacher
 from lastr1.types import UserError
@@ -63,13 +66,14 @@ def _network(directory: Path) -> nn.Module:
             f"{directory} holds a {kind}, not a DINOv3: use one of dinov3-vit* or dinov3-convnext*"
         )
     try:
-        network, info = MODELS[kind].from_pretrained(
-            directory,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _quiet():
+            network, info = MODELS[kind].from_pretrained(
+                directory,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{directory} cannot be read ({reason}): download it again") from None
@@ -78,6 +82,20 @@ def _network(directory: Path) -> nn.Module:
         raise UserError(f"{directory} lacks weights ({missing}, ...): download it again")
     found: nn.Module = network
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no reports of transformers' own: what is wrong is said in one line."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _preparation(directory: Path) -> Preparation:
