@@ -279,7 +279,7 @@ def test_without_a_thought(learner, decisions, generator):
 
 
 def test_rates_rise_and_fall_and_go_on_after_a_resume(learner, decisions, generator):
-    """Ramp 2 of 4 steps, down to half: shares 1/2, 1, 1, (1 + 1/2) / 2, 1/2; the last three after a resume."""
+    """Ramp 2 of 4 steps, down to half: shares 1/2, 1, 1, (1 + 1/2) / 2, 1/2; last three resumed."""
     knobs = {"ramp": 2, "lr_end": 0.5}
     one, two = learner(**knobs), learner(**knobs)
     one.steps = two.steps = 4
