@@ -16,6 +16,10 @@ TESTS = {
     "model/backbone.py": ["tests/model/test_invariance.py", "tests/train/test_memory.py"],
     "train/learner.py": ["tests/train/test_device.py"],
     "model/adapter.py": ["tests/model/test_adapter.py"],
+    "rollout/collect.py": ["tests/rollout/test_slots.py"],
+    "train/evaluate.py": ["tests/train/test_evaluate.py"],
+    "train/warmup.py": ["tests/train/test_warmup.py", "tests/train/test_targets.py"],
+    "demos/cache.py": ["tests/demos/test_cache.py"],
 }
 """File of the package -> the quick tests that must notice a fault in it."""
 
@@ -369,6 +373,19 @@ THINKING = _faults(
     ("a sampled thought guesses", "and rules.enough < math.inf", "and True"),
 )
 
+COLLECT = _faults(
+    "rollout/collect.py",
+    ("a slot leaves its scene", "(waiting[i][1].task != last, ", "("),
+    ("slots build the same scene", "waiting[i][1].task in held, i)", "i)"),
+)
+
+EVALUATE = _faults(
+    "train/evaluate.py",
+    ("a state played twice is full coverage", "== len(pairs) == distinct ==", "== len(pairs) =="),
+    ("thoughts cut short are compared", "(said > 0).all(axis=1)", "(said > 0).any(axis=1)"),
+    ("rows out of order", "if [e.start for e in episodes] != list(starts):", "if not episodes:"),
+)
+
 BACKBONE = _faults(
     "model/backbone.py",
     ("a thought writes into the prompt's cache", "return fork", "return cache"),
@@ -402,6 +419,32 @@ RECORDINGS = [
     ),
 ]
 
-MUTANTS = (
-    MASKED + GAE + LOGPROB + LAPO + IMITATION + LAYOUT + ADAPTER + THINKING + BACKBONE + LEARNER + RECORDINGS
+WARMUP = _faults(
+    "train/warmup.py",
+    ("a compressor is pulled towards the thought", "latent=labels.latent.detach())", "latent=labels.latent)"),
+    ("passes see the targets again", "mean = read(Thought(latent=mean.d", "read(Thought(latent=mean.d"),
 )
+
+VIEWS = _faults(
+    "demos/cache.py",
+    ("views of another teacher", 'blake2b(f"{identity}\\n{', 'blake2b(f"{'),
+    ("a damaged view is believed", "vectors if stored", "vectors if True or stored"),
+)
+
+MUTANTS = [
+    *MASKED,
+    *GAE,
+    *LOGPROB,
+    *LAPO,
+    *IMITATION,
+    *LAYOUT,
+    *ADAPTER,
+    *THINKING,
+    *BACKBONE,
+    *LEARNER,
+    *COLLECT,
+    *EVALUATE,
+    *RECORDINGS,
+    *WARMUP,
+    *VIEWS,
+]

@@ -1,7 +1,7 @@
 """Environments inside worker processes: the machinery below `pool.EnvPool`.  Torch-free.
 
-What travels through the pipes is pickled between our own processes; an image of 128 px crosses in well
-under a millisecond, so shared memory would gain nothing.
+What travels through the pipes is pickled between our own processes: an image of 256 px costs 0.3 ms of
+processor time to cross, where LIBERO works 150 ms for the next one, so shared memory would gain nothing.
 """
 
 import contextlib

@@ -92,7 +92,8 @@ def test_two_scenes_of_one_process_draw_their_own_pictures(env: LiberoEnv) -> No
     assert np.abs(strange.astype(int) - alone).mean() > 1.0
     other.close()
     np.testing.assert_array_equal(env.reset(Start(task=0, state=0)).images["agentview"], alone)
-    np.testing.assert_array_equal(env.frame(256), alone)
+    # A frame on demand shows the scene 2 ms later than what the policy was given.
+    assert np.abs(env.frame(256).astype(int) - alone).mean() < 1.0
 
 
 @pytest.mark.slow
