@@ -153,8 +153,12 @@ class LapoConfig:
     """advantages to mean 0 and variance 1 over the valid decisions of a rollout"""
     on_truncation: Literal["bootstrap", "zero"] = "bootstrap"
     """value after the step cap: the critic's, or 0"""
+    advantage: Literal["gae", "grpo", "rloo"] = "gae"
+    """from the critic; or, without one, from other episodes of the same start (`reinforce.group`) [8.2]"""
 
     def __post_init__(self) -> None:
+        if self.advantage != "gae" and self.value_weight:
+            raise ValueError(f"advantage {self.advantage} has no critic: set value_weight 0")
         if not (0 < self.discount <= 1 and 0 <= self.trace <= 1):
             raise ValueError(f"discount {self.discount} must be in (0, 1] and trace {self.trace} in [0, 1]")
         if not 0 < self.clip_low < 1 or self.clip_high <= 0:
@@ -196,6 +200,8 @@ class ReinforceConfig:
     """rollout + update, repeated"""
     episodes: int = 512
     """episodes per iteration"""
+    group: int = 1
+    """episodes per start, each with other draws (2 or more for `lapo.advantage` grpo and rloo)"""
     minibatches: int = 4
     """optimizer steps per pass over a rollout"""
     epochs: int = 1
@@ -211,13 +217,24 @@ class ReinforceConfig:
     """fresh scenes: the tasks in turn, or in proportion to how often each has failed of late"""
     checkpoint_every: int = 10
     """iterations between checkpoints"""
+    keep_last: int = 2
+    """newest checkpoints that stay (one alone leaves nothing to fall back on should it be damaged)"""
+    keep_every: int = 0
+    """checkpoints of every n-th iteration stay as well (0: none); the best one always does"""
     minutes: float | None = None
     """wall-clock budget; the run ends cleanly when it is spent"""
 
     def __post_init__(self) -> None:
-        _positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every")
+        _positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every", "keep_last")
+        if self.keep_every < 0:
+            raise ValueError(f"keep_every must be 0 or more, not {self.keep_every}")
+        if self.group < 1 or self.episodes % self.group:
+            raise ValueError(f"episodes {self.episodes} is not a multiple of group {self.group}")
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches {self.minibatches} must not exceed episodes {self.episodes}")
+
+
+Target = Literal["teacher", "average_pool", "strided_conv", "q_former"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +263,10 @@ class WarmupConfig:
     """inside the stop loss: categorical over the K candidates"""
     stop_vocab_weight: float = 1.0
     """inside the stop loss: full-vocabulary cross-entropy at the drawn candidate"""
-    target: Literal["teacher", "average_pool", "strided_conv", "q_former"] = "teacher"
+    latent_passes: int = 2
+    """passes over a lesson: the last reads actions and stops, after what the one before it predicted; 1 reads
+    them after the targets, L + 1 after exactly what the policy thinks by itself [6.4]"""
+    target: Target = "teacher"
     """what a latent points at: a teacher's view of the frame, or the base's image tokens compressed [8]"""
     teacher: str = "thumbnail"
     """`thumbnail`, `mobilenet`, or `dinov3:` and a directory or a name on the hub"""
@@ -278,7 +298,7 @@ class WarmupConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
-        _positive(self, "report_every")
+        _positive(self, "latent_passes", "report_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +368,48 @@ class EvaluateConfig:
     """think every thought to its end, to say how long it is by the rule `first` and by `mode` [3]"""
 
 
+HealthLevel = Literal["note", "warn", "stop"]
+HealthSign = Literal[
+    "no_success", "no_advantage", "no_gradient", "still_ratios", "low_entropy", "high_entropy", "high_kl",
+    "same_latents", "flat_latents", "blind_value", "fixed_stop", "lost_environments", "mismatch",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """What counts as a dead run, and what is done about it; algo/health.py describes the signs."""
+
+    off: tuple[HealthSign, ...] = ()
+    """signs that are not looked for"""
+    note: tuple[HealthSign, ...] = ("blind_value", "fixed_stop")
+    """signs that are mentioned; what is in none of the three lists is warned of"""
+    stop: tuple[HealthSign, ...] = ("no_advantage", "no_gradient")
+    """signs that end the run, with a checkpoint, when they last for two windows; warned of before"""
+    window: int = 10
+    """iterations that a sign must last (its median over them counts)"""
+    entropy_low: float = 0.2
+    """share of the first window's action entropy below which it has collapsed"""
+    entropy_rise: float = 1.0
+    """nats per token above the first window's action entropy at which it explodes"""
+    kl: float = 0.15
+    """nats per iteration at which the action policy moves too far"""
+    latent_share: float = 0.1
+    """share of the first window's spread or rank, below which latents have collapsed"""
+    explained: float = 0.01
+    """explained variance that the value must reach once in a window"""
+    lost: float = 0.1
+    """share of episodes that lose their simulator"""
+    mismatch: float = 0.2
+    """nats between recorded and recomputed action log-probability: as wide as the clip range"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "window")
+        every = (*self.off, *self.note, *self.stop)
+        twice = sorted({sign for sign in every if every.count(sign) > 1})
+        if twice:
+            raise ValueError(f"health: {twice[0]} stands in more than one of off, note and stop")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment."""
@@ -374,7 +436,15 @@ class Config:
     lapo: LapoConfig = field(default_factory=LapoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.lapo.advantage != "gae" and self.reinforce.group < 2:
+            raise ValueError(
+                f"lapo.advantage {self.lapo.advantage} compares episodes of one start: "
+                f"set reinforce.group to 2 or more, not {self.reinforce.group}"
+            )
 
 
 T = TypeVar("T")

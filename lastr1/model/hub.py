@@ -69,15 +69,33 @@ def replacing(directory: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
+        flush(new)
         if directory.exists():
             os.replace(directory, old)
         os.replace(new, directory)
+        sync(directory.parent)
     except BaseException:
         if old.exists() and not directory.exists():
             os.replace(old, directory)
         raise
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def flush(directory: Path) -> None:
+    """Everything in a folder reaches the disk: a name must not arrive there before its content."""
+    for path in sorted(directory.rglob("*")):
+        sync(path)
+    sync(directory)
+
+
+def sync(path: Path) -> None:
+    """A file or a folder reaches the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -11,25 +11,27 @@ from lastr1.demos.teacher import Teacher
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
-from lastr1.model import weights
+from lastr1.model import manifest, weights
 from lastr1.model.weights import Bundle
 from lastr1.rollout.collect import Player
 from lastr1.rollout.film import FilmedEnv
 from lastr1.rollout.record import write_video
 from lastr1.rollout.scripted import demonstrations
 from lastr1.train import run
-from lastr1.train.checkpoint import load_optimizer, load_step, save_run
+from lastr1.train.checkpoint import Store, load_optimizer, load_step
 from lastr1.train.device import device_of
 from lastr1.train.evaluate import Assessment, evaluate, starts_of
 from lastr1.train.gap import Gap, measure_gap
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
-from lastr1.train.metrics import MetricsLog, read_metrics
+from lastr1.train.metrics import MetricsLog
 from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
+from lastr1.train.standing import Standing
 from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
+from lastr1.train.watch import Watch
 from lastr1.types import UserError
 
 VIDEO = 256
@@ -68,6 +70,7 @@ def ground(config: Config, out: Path) -> Bundle:
     with track("pictures", config.grounding.episodes) as bar:
         pictures = annotated_pictures(config, bar.advance)
     grounding = Grounding(bundle, pictures, config.grounding, config.seed)
+    store, total = Store(directory=out), config.grounding.iterations
     with track("grounding", config.grounding.iterations) as bar, MetricsLog(out) as log:
         for step, figures in grounding.steps():
             log.write(step, figures)
@@ -75,9 +78,9 @@ def ground(config: Config, out: Path) -> Bundle:
                 f"object pointed at {figures['object_pointed']:.2f}, "
                 f"missed by {figures['object_miss_mm']:.0f} mm"
             )
-            if (step + 1) % config.warmup.checkpoint_every == 0:
-                save_run(out / "last", bundle, grounding.optimizer, config, step + 1)
-    save_run(out / "last", bundle, grounding.optimizer, config, config.grounding.iterations)
+            if (step + 1) % config.warmup.checkpoint_every == 0 and step + 1 < total:
+                store.save(bundle, grounding.optimizer, config, step + 1)
+    store.save(bundle, grounding.optimizer, config, total)
     return bundle
 
 
@@ -100,19 +103,21 @@ def warm_up(
     targets, identity = lesson_targets(config, bundle, data, teacher, out)
     first = 0
     # A run that was stopped before its first checkpoint has nothing but views of frames to keep.
-    if resume and (out / "last").exists():
-        first = load_step(out / "last")[0]
-        bundle = run.load_policy(out / "last", spec, device_of(config), config.policy, config.adapter)
+    found = Store(directory=out).newest() if resume else None
+    if found is not None:
+        first = load_step(found)[0]
+        bundle = run.load_policy(found, spec, device_of(config), config.policy, config.adapter)
     bundle = weights.with_channels(bundle, targets.channels, identity)
     teaching = Teaching(bundle, data, targets, config.warmup, config.seed)
-    if first:
-        load_optimizer(out / "last", teaching.optimizer)
-        teaching.recall(out / "last")
+    if found is not None:
+        load_optimizer(found, teaching.optimizer)
+        teaching.recall(found)
     return _warm_up(config, teaching, first, out)
 
 
 def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundle:
     job, bundle = config.warmup, teaching.bundle
+    store = Store(directory=out)
     gap: Gap | None = None
     bundle.policy.train()
     with track("warm-up", job.iterations - first) as bar, MetricsLog(out, first=first) as log:
@@ -126,12 +131,13 @@ def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundl
                 log.write(step, {**figures, **teaching.constant()})
             bar.advance(f"action loss {figures['action_loss']:.2f}")
             if done % job.checkpoint_every == 0 and done < job.iterations:
-                save_run(out / "last", bundle, teaching.optimizer, config, done, teaching.memory())
+                log.sync()
+                store.save(bundle, teaching.optimizer, config, done, teaching.memory())
     if gap is not None:
         say(f"warm-up: {gap}")
     bundle.policy.eval()
     calibrate(bundle, teaching.data, config.seed)
-    save_run(out / "last", bundle, teaching.optimizer, config, job.iterations, teaching.memory())
+    store.save(bundle, teaching.optimizer, config, job.iterations, teaching.memory())
     return bundle
 
 
@@ -143,6 +149,8 @@ class Trained:
     iterations: int
     episodes: int
     seconds: float
+    health: tuple[str, ...]
+    """what the dead-run detector found, one line each"""
 
 
 def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
@@ -150,42 +158,64 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
     run.begin(config)
     run.check_adapter(config.adapter, freeze_vision=config.optimizer.freeze_vision)
     out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
-    start = out / "last" if resume else checkpoint
+    job = config.reinforce
+    store = Store(directory=out, keep_last=job.keep_last, keep_every=job.keep_every)
+    found = store.newest() if resume else None
+    start = found or (run.start_of(out, checkpoint) if resume else checkpoint)
+    if found is None:
+        manifest.check(start, manifest.QUICK)
     with open_team(config, start, training=True) as team:
         _same_shape(start, config.policy)
-        job = config.reinforce
         steps = job.iterations * job.epochs * job.minibatches
         learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, steps)
+        standing = Standing(TaskSuccess(trained_tasks(config, len(team.pool.tasks))))
         first = 0
-        if resume:
-            first = load_step(start)[0]
-            load_optimizer(start, learner.optimizer)
-        return _train(config, team, learner, first, out)
+        if found is None:
+            run.note_start(out, start)
+        else:
+            first = load_step(found)[0]
+            load_optimizer(found, learner.optimizer)
+            standing.recall(found)
+        return _train(config, team, learner, standing, first, store)
 
 
-def _train(config: Config, player: Player, learner: Learner, first: int, out: Path) -> Trained:
+def _train(
+    config: Config, player: Player, learner: Learner, standing: Standing, first: int, store: Store
+) -> Trained:
     job, bundle = config.reinforce, learner.bundle
     player.version = first
-    success = TaskSuccess(trained_tasks(config, len(player.pool.tasks)))
-    if first:
-        for row in read_metrics(out / "metrics.jsonl"):
-            if row["step"] < first:
-                success.note(row)
-    fleet = LocalFleet(config=config, player=player, learner=learner, success=success)
+    fleet = LocalFleet(config=config, player=player, learner=learner, success=standing.tasks)
+    watch = Watch(config.health, store.directory, first)
     began = time.perf_counter()
     deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
-    iteration, episodes = first - 1, 0
-    with track("train", job.iterations - first) as bar, MetricsLog(out, first=first) as log:
+    iteration, episodes, saved = first - 1, 0, first or None
+
+    def save() -> None:
+        files, score = standing.memory(), standing.success
+        store.save(bundle, learner.optimizer, config, iteration + 1, files, score)
+
+    with track("train", job.iterations - first) as bar, MetricsLog(store.directory, first=first) as log:
         for iteration, figures in reinforce(fleet, job, first, deadline):
-            log.write(iteration, figures)
+            log.write(iteration, {**figures, "health": watch.look(iteration, figures)})
+            standing.note(figures["success"])
             episodes += int(figures["episodes"])
             latents = bundle.policy.config.latents_per_group * figures["mean_groups"]
             bar.advance(f"success {figures['success']:.2f}, {latents:.1f} latents")
             if (iteration + 1) % job.checkpoint_every == 0:
-                save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)
-    save_run(out / "last", bundle, learner.optimizer, config, iteration + 1)
+                log.sync()
+                save()
+                saved = iteration + 1
+            if watch.end is not None:
+                break
+    if saved != iteration + 1:
+        save()
+    watch.conclude()
     return Trained(
-        bundle=bundle, iterations=iteration + 1, episodes=episodes, seconds=time.perf_counter() - began
+        bundle=bundle,
+        iterations=iteration + 1,
+        episodes=episodes,
+        seconds=time.perf_counter() - began,
+        health=watch.summary(),
     )
 
 

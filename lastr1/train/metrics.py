@@ -1,6 +1,7 @@
 """Scalars -> JSON lines and TensorBoard."""
 
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -15,13 +16,18 @@ class MetricsLog:
         directory.mkdir(parents=True, exist_ok=True)
         _forget(directory / f"{name}.jsonl", first)
         self._lines = (directory / f"{name}.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(directory / "tensorboard" / name))
+        # What a killed run wrote there of later steps is not shown.
+        self._board = SummaryWriter(str(directory / "tensorboard" / name), purge_step=first or None)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Append one step; `step` counts iterations (train) or optimizer steps (warm-up)."""
         self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Every line reaches the disk: a checkpoint must not be ahead of its history."""
+        os.fsync(self._lines.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self

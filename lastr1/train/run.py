@@ -17,7 +17,7 @@ from lastr1.demos.lerobot import open_recording
 from lastr1.demos.source import fitting, is_hdf5, matching_tasks
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
-from lastr1.model import weights
+from lastr1.model import hub, manifest, weights
 from lastr1.model.codec import Codec
 from lastr1.model.prompt import tiny_tokenizer
 from lastr1.model.weights import Bundle
@@ -30,6 +30,8 @@ from lastr1.types import UserError
 
 BUILTIN = Path(lastr1.__file__).parent / "assets" / "tabletop_base"
 """the base that ships with the package"""
+START = "start.json"
+"""what a reinforcement run began from"""
 
 
 def begin(config: Config) -> None:
@@ -74,10 +76,40 @@ def resumed_directory(path: Path, config: Config) -> Path:
     return path
 
 
+def start_of(out: Path, checkpoint: Path) -> Path:
+    """What a run that has no checkpoint yet began from: it says so itself, unless it was stopped before that.
+
+    `UserError` when that is another policy by now.
+    """
+    path = out / START
+    if not path.exists():
+        return checkpoint
+    try:
+        facts = json.loads(path.read_text())
+        start, known = Path(facts["checkpoint"]), facts["manifest"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): begin again with another --out") from None
+    if known != _identity(start):
+        raise UserError(f"{start} is not the policy that {out} began from: begin again with another --out")
+    return start
+
+
+def note_start(out: Path, checkpoint: Path) -> None:
+    """Write down what `start_of` reads."""
+    facts = {"checkpoint": str(checkpoint.resolve()), "manifest": _identity(checkpoint)}
+    write_json(out / START, facts)
+
+
+def _identity(checkpoint: Path) -> str | None:
+    path = checkpoint / manifest.NAME
+    return manifest.digest(path) if path.is_file() else None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Plain, indented, in place at once."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")
+    hub.sync(temporary)
     temporary.replace(path)
 
 
