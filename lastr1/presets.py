@@ -13,6 +13,7 @@ from lastr1.config import (
     OptimizerConfig,
     PolicyConfig,
     ReinforceConfig,
+    Target,
     WarmupConfig,
 )
 
@@ -98,6 +99,9 @@ _VARIANTS = {
 }
 """(K, G) of the ablations of thinking [8.1, 8.3, 8.4]; one candidate is `length_8`, four are the default."""
 
+_TARGETS: tuple[Target, ...] = ("average_pool", "strided_conv", "q_former")
+"""ablations of what latents point at [8.5]; a teacher is the default"""
+
 
 def _with_variants(recipe: Config) -> dict[str, Config]:
     found = {recipe.name: recipe}
@@ -108,6 +112,9 @@ def _with_variants(recipe: Config) -> dict[str, Config]:
             name=name,
             policy=replace(recipe.policy, stop_candidates=candidates, latents_per_group=group),
         )
+    for target in _TARGETS:
+        name = f"{recipe.name}_{target}"
+        found[name] = replace(recipe, name=name, warmup=replace(recipe.warmup, target=target))
     return found
 
 

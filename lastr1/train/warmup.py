@@ -36,6 +36,8 @@ from lastr1.train.compress import LEARNT, compressed_constant, compressor
 from lastr1.train.schedule import cosine_rate
 from lastr1.types import Floats, UserError
 
+Reader = Callable[[Thought, bool], Reading]
+"""a pass: what is in the slots, and whether actions are read"""
 STATE, COMPRESSOR = "teaching.json", "compressor.safetensors"
 
 
@@ -83,7 +85,10 @@ class Teaching:
             yield step, {"loss": loss.total.item(), **figures, "grad_norm": norm.item(), "lr": rate}
 
     def loss(self, lesson: Lesson) -> ImitationLoss:
-        """Two passes: latents under teacher forcing, then actions and stops on the policy's own (6.4)."""
+        """Two passes: latents under teacher forcing, then actions and stops on the policy's own (6.4).
+
+        With p > 2 passes, on what pass p - 1 predicted: in the first p - 1 slots that is its own feedback.
+        """
         policy, labels = self.bundle.policy, _still(lesson.labels)
         used = policy.used(labels.groups)
         with (
@@ -91,23 +96,30 @@ class Teaching:
             policy.backbone.recomputing(self.config.checkpointing),
         ):
             read = self._reader(policy.backbone.look(lesson.prompt))
-            mean, lever = labels.latent, labels.latent.new_zeros(())
             if policy.config.latents:
-                mean, lever = self._forced(read, lesson)
+                reading, lever = self._forced(read, lesson)
+                mean = reading.mean
                 rms = mean.detach()[used].square().mean().sqrt().item()
                 self.latent_rms = 0.99 * self.latent_rms + 0.01 * rms
-            reading = read(Thought(latent=mean, groups=labels.groups), True)
+                if self.config.latent_passes > 1:
+                    reading = read(
+                        Thought(latent=self._fed(read, mean, labels.groups), groups=labels.groups), True
+                    )
+            else:
+                mean, lever = labels.latent, labels.latent.new_zeros(())
+                reading = read(Thought(latent=mean, groups=labels.groups), True)
         loss = imitation_loss(self.config, labels, self._terms(mean, reading), imitation_counts(labels))
         return replace(loss, total=loss.total + lever)
 
-    def _forced(self, read: Callable[[Thought, bool], Reading], lesson: Lesson) -> tuple[Tensor, Tensor]:
-        """Means [B, L, D] with the targets in the slots; and 0, through which a compressor learns (8.5).
+    def _forced(self, read: Reader, lesson: Lesson) -> tuple[Reading, Tensor]:
+        """What is read with the targets in the slots; and 0, through which a compressor learns (8.5).
 
         It learns from the actions after its own targets alone; the policy learns nothing from those.
         """
         slots, groups = rescale(lesson.labels.latent, self.latent_rms), lesson.labels.groups
         if not self.compresses:
-            return read(Thought(latent=slots, groups=groups), False).mean, slots.new_zeros(())
+            act = self.config.latent_passes == 1
+            return read(Thought(latent=slots, groups=groups), act), slots.new_zeros(())
         fed = slots.detach().requires_grad_()
         reading = read(Thought(latent=fed, groups=groups), True)
         actions = replace(self.config, cosine_weight=0.0, stop_weight=0.0)
@@ -116,7 +128,14 @@ class Teaching:
         loss = imitation_loss(actions, labels, terms, imitation_counts(labels))
         (slope,) = torch.autograd.grad(loss.total, fed, retain_graph=True)
         lever = (slots * slope).sum()
-        return reading.mean, lever - lever.detach()
+        return reading, lever - lever.detach()
+
+    def _fed(self, read: Reader, mean: Tensor, groups: Tensor) -> Tensor:
+        """What the last pass is fed, [B, L, D]; no gradient goes further back than the pass that made it."""
+        for number in range(2, self.config.latent_passes):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number + 1 == self.config.latent_passes):
+                mean = read(Thought(latent=mean.detach(), groups=groups), False).mean
+        return mean
 
     def _terms(self, mean: Tensor, reading: Reading) -> ImitationTerms:
         return ImitationTerms(
@@ -126,7 +145,7 @@ class Teaching:
             vocab_logsumexp_t1=self.bundle.policy.vocabulary_logsumexp(reading.stop_state, 1.0),
         )
 
-    def _reader(self, seen: Embedded) -> Callable[[Thought, bool], Reading]:
+    def _reader(self, seen: Embedded) -> Reader:
         """Reads a thought after the prompt, which is read once where a cache can hold it."""
         policy = self.bundle.policy
         if self.config.checkpointing:

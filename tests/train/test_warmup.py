@@ -16,7 +16,7 @@ from lastr1.demos.dataset import Demonstration, DemonstrationSet
 from lastr1.demos.teacher import Targets
 from lastr1.model.policy import Thought
 from lastr1.train.schedule import cosine_rate
-from lastr1.train.warmup import Teaching, calibrate, learning_rate
+from lastr1.train.warmup import Teaching, calibrate, learning_rate, rescale
 
 CHUNK, STRIDE = 3, 2
 
@@ -169,6 +169,73 @@ def test_calibration_is_the_rms_of_what_is_thought(tiny):
     assert bundle.policy.latent_rms == rms
     assert min(rows) * 0.999 <= rms <= max(rows) * 1.001
     assert bundle.policy.latent.sigma == pytest.approx(bundle.policy.config.latent_noise * rms)
+
+
+@pytest.mark.parametrize("passes", [2, pytest.param(9, marks=pytest.mark.slow)])
+def test_one_batch_is_overfitted(tiny, passes):
+    """Four samples, one length each, 60 steps: the whole loss falls from above 5 to under 0.02.
+
+    With L + 1 passes that is so of the policy as it acts; two leave its later latents a step ahead of it.
+    """
+    bundle = tiny()
+    knobs = {"iterations": 60, "lr": 5e-3, "lr_end": 0.05, "ramp": 5, "latent_passes": passes}
+    lessons = teaching(bundle, demonstration(6), **knobs)
+    lesson = lessons.lesson_of(lessons.data.batch(np.arange(4)), torch.arange(4) + 1)
+    lessons.lesson = lambda: lesson
+    figures = [figure for _, figure in lessons.steps()]
+    assert figures[0]["loss"] > 5
+    assert figures[-1]["loss"] < 0.02
+    assert figures[-1]["cosine"] > 0.99
+    assert figures[-1]["action_accuracy"] == 1
+    decision = bundle.policy.decide(lesson.prompt)
+    right = (decision.tokens == lesson.labels.tokens)[lesson.labels.action_mask].float().mean()
+    assert right > 0.8
+    if passes == 9:
+        assert decision.thought.groups.tolist() == [1, 2, 3, 4]
+        assert right == 1
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3, 5, 9])
+@torch.no_grad()
+def test_passes_become_the_policys_own_feedback(tiny, passes):
+    """6.4: pass p feeds exactly its own thought in the first p - 1 latents; with L + 1 all of it."""
+    bundle = tiny()
+    lessons = teaching(bundle, demonstration(9), latent_passes=passes)
+    lesson = lessons.lesson_of(lessons.data.batch(np.arange(4)), torch.full((4,), 4))
+    policy, labels, fed = bundle.policy, lesson.labels, []
+    read = policy.read_on
+    policy.read_on = lambda heard, thought, act: fed.append(thought.latent) or read(heard, thought, act=act)
+    loss = lessons.loss(lesson)
+    assert len(fed) == passes
+    thought = policy.decide(lesson.prompt).thought
+    own = Thought(latent=thought.latent, groups=labels.groups)
+    same = [torch.allclose(fed[-1][:, i], own.latent[:, i], atol=1e-4) for i in range(8)]
+    assert same == [i < passes - 1 for i in range(8)]
+    found = policy.read(policy.backbone.look(lesson.prompt), own)
+    logp = torch.log_softmax(found.action_logits, -1).gather(-1, labels.tokens[..., None])[..., 0]
+    exact = loss.parts["action_loss"].item() == pytest.approx(-logp[labels.action_mask].mean().item(), 1e-5)
+    assert exact == (passes == 9)
+
+
+def test_gradient_goes_no_further_back_than_one_pass(tiny):
+    """Three passes without the latent loss: as two whose first is fed what teacher forcing predicts."""
+    knobs = {"cosine_weight": 0.0, "latent_passes": 3}
+    bundle = tiny()
+    lessons = teaching(bundle, demonstration(9), **knobs)
+    lesson = lessons.lesson()
+    found = _gradient(bundle, lessons.loss(lesson))
+    lessons = teaching(bundle, demonstration(9), **{**knobs, "latent_passes": 2})
+    with torch.no_grad():
+        slots = rescale(lesson.labels.latent, 1.0)
+        seen = bundle.policy.backbone.look(lesson.prompt)
+        forced = bundle.policy.read(seen, Thought(latent=slots, groups=lesson.labels.groups)).mean
+    lessons.latent_rms = float(forced.square().mean().sqrt())
+    lessons._forced = lambda read, lesson: (
+        read(Thought(latent=forced, groups=lesson.labels.groups), False),
+        forced.new_zeros(()),
+    )
+    expected = _gradient(bundle, lessons.loss(lesson))
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3)
 
 
 @pytest.mark.slow
