@@ -153,7 +153,7 @@ def _train(args: Arguments) -> None:
     done = train(args.config, checkpoint, out, resume=args.resume)
     sys.stdout.write(
         f"{done.iterations} iterations, {done.episodes} episodes, {done.seconds:.0f} s; "
-        f"policy in {out / 'last'}\n"
+        f"policy in {out / 'last'}\n" + "".join(f"health: {line}\n" for line in done.health)
     )
 
 

@@ -1,6 +1,7 @@
 """Named complete configurations: a name is an experiment."""
 
 from dataclasses import replace
+from typing import Literal
 
 from lastr1.config import (
     BackboneConfig,
@@ -103,6 +104,10 @@ _TARGETS: tuple[Target, ...] = ("average_pool", "strided_conv", "q_former")
 """ablations of what latents point at [8.5]; a teacher is the default"""
 
 
+_WITHOUT_CRITIC: tuple[Literal["grpo", "rloo"], ...] = ("grpo", "rloo")
+"""baselines that compare the episodes of one start [8.2]"""
+
+
 def _with_variants(recipe: Config) -> dict[str, Config]:
     found = {recipe.name: recipe}
     for variant, (candidates, group) in _VARIANTS.items():
@@ -115,6 +120,14 @@ def _with_variants(recipe: Config) -> dict[str, Config]:
     for target in _TARGETS:
         name = f"{recipe.name}_{target}"
         found[name] = replace(recipe, name=name, warmup=replace(recipe.warmup, target=target))
+    for advantage in _WITHOUT_CRITIC:
+        name = f"{recipe.name}_{advantage}"
+        found[name] = replace(
+            recipe,
+            name=name,
+            lapo=replace(recipe.lapo, advantage=advantage, value_weight=0.0, whiten=False),
+            reinforce=replace(recipe.reinforce, group=8),
+        )
     return found
 
 

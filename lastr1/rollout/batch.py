@@ -73,6 +73,8 @@ class Episode:
     seconds: float
     version: int
     """weights it was played with"""
+    lost: int = 0
+    """times it was begun anew because its simulator was lost"""
 
     @property
     def control_steps(self) -> int:

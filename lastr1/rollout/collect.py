@@ -1,9 +1,9 @@
 """Playing the policy: observe, think, act, until every start has become an episode."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Player:
         waiting = deque(enumerate(starts, first))
         running: dict[int, _Running] = {}
         done: dict[int, Episode] = {}
+        lost: Counter[int] = Counter()
         while waiting or running:
             self._fill(waiting, running)
             slots = sorted(running)
@@ -61,6 +62,7 @@ class Player:
                 game, outcome = running[slot], outcomes[slot]
                 if isinstance(outcome, EnvLost):
                     waiting.appendleft((game.index, game.start))
+                    lost[game.index] += 1
                     del running[slot]
                     continue
                 game.steps.append(Step(decided=decision, reward=outcome.reward, steps=outcome.steps))
@@ -70,7 +72,7 @@ class Player:
             for index, episode in self._finish(list(ended.values()), noise):
                 done[index] = episode
                 progress(episode)
-        return [done[i] for i in sorted(done)]
+        return [replace(done[i], lost=lost[i]) for i in sorted(done)]
 
     def _fill(self, waiting: deque[tuple[int, Start]], running: dict[int, _Running]) -> None:
         free = [slot for slot in range(self.slots) if slot not in running]

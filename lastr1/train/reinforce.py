@@ -3,6 +3,7 @@
 Axes: E episodes, T decisions per episode, B decisions.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from lastr1.algo.gae import gae
-from lastr1.algo.lapo import decision_weights
+from lastr1.algo.baselines import grpo, rloo
+from lastr1.algo.gae import Advantages, gae
+from lastr1.algo.lapo import PolicyTerms, decision_weights
 from lastr1.algo.masked import whiten
 from lastr1.config import Config, ReinforceConfig
 from lastr1.envs.base import Start
@@ -92,19 +95,25 @@ def training_starts(
 ) -> list[Start]:
     """Starts of one iteration: fresh scenes (see `task_choice`), or stored states without replacement.
 
+    Each stands there `reinforce.group` times in a row; draws differ by episode, so the episodes do too.
     `benchmark` draws from two passes over all stored states, shuffled together (ALGORITHM.md 7.2).
     """
-    pool, count = player.pool, config.reinforce.episodes
+    pool, group = player.pool, config.reinforce.group
+    count = config.reinforce.episodes // group
     tasks = trained_tasks(config, len(pool.tasks))
     if config.reinforce.train_states == "fresh":
         first = iteration * count
         chosen = [tasks[i % len(tasks)] for i in range(count)]
         if success is not None and config.reinforce.task_choice == "failures":
             chosen = success.choose(count)
-        return [Start(task=task, seed=scene_seed(config.seed, 0, first + i)) for i, task in enumerate(chosen)]
+        return [
+            Start(task=task, seed=scene_seed(config.seed, 0, first + i))
+            for i, task in enumerate(chosen)
+            for _ in range(group)
+        ]
     every = [Start(task=task, state=state) for task in tasks for state in range(pool.stored_states)] * 2
     order = np.random.default_rng([config.seed, iteration]).permutation(len(every))
-    return [every[i] for i in order[:count]]
+    return [every[i] for i in order[:count] for _ in range(group)]
 
 
 def reinforce(
@@ -130,26 +139,49 @@ def reinforce(
         )
 
 
+def _from_critic(learner: Learner, rollout: Rollout, old: PolicyTerms, config: Config) -> Advantages:
+    lapo = config.lapo
+    last_value = torch.zeros(len(rollout.episodes))
+    if rollout.after is not None and lapo.on_truncation == "bootstrap":
+        recompute = config.reinforce.recompute_old
+        after = learner.rescore(rollout.after) if recompute else rollout.after.terms
+        last_value[rollout.truncated] = after.value
+    return gae(
+        rollout.reward * lapo.reward_scale,
+        rollout.pad(old.value),
+        last_value,
+        rollout.valid,
+        discount=lapo.discount,
+        trace=lapo.trace,
+    )
+
+
+def _from_group(
+    compare: Callable[[Tensor, int], Tensor], rollout: Rollout, old: PolicyTerms, config: Config
+) -> Advantages:
+    """Every decision of an episode gets the episode's advantage; the value is its own target."""
+    advantage = compare(rollout.reward.sum(1), config.reinforce.group)
+    return Advantages(advantage=advantage[:, None] * rollout.valid, target=rollout.pad(old.value))
+
+
+Estimator = Callable[[Learner, Rollout, PolicyTerms, Config], Advantages]
+ESTIMATORS: dict[str, Estimator] = {
+    "gae": _from_critic,
+    "grpo": lambda _, *given: _from_group(grpo, *given),
+    "rloo": lambda _, *given: _from_group(rloo, *given),
+}
+"""`lapo.advantage` -> advantages of a rollout, not whitened"""
+
+
 def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) -> dict[str, float]:
     """Recompute old terms, advantages, minibatches by episode, optimizer steps (ALGORITHM.md 5.5, 5.8)."""
     lapo, job = config.lapo, config.reinforce
     old = learner.rescore(rollout.decisions) if job.recompute_old else rollout.decisions.terms
-    last_value = torch.zeros(len(rollout.episodes))
-    if rollout.after is not None and lapo.on_truncation == "bootstrap":
-        after = learner.rescore(rollout.after) if job.recompute_old else rollout.after.terms
-        last_value[rollout.truncated] = after.value
     valid = rollout.valid
-    value = rollout.pad(old.value)
-    found = gae(
-        rollout.reward * lapo.reward_scale,
-        value,
-        last_value,
-        valid,
-        discount=lapo.discount,
-        trace=lapo.trace,
-    )
+    found = ESTIMATORS[lapo.advantage](learner, rollout, old, config)
     advantage = whiten(found.advantage, valid) if lapo.whiten else found.advantage
     generator = torch.Generator().manual_seed(scene_seed(config.seed, 5, iteration))
+    value_only = iteration < job.value_only_iterations
     figures: list[dict[str, float]] = []
     for _ in range(job.epochs):
         for episodes in torch.randperm(len(rollout.episodes), generator=generator).chunk(job.minibatches):
@@ -163,13 +195,26 @@ def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) 
                 target=found.target[here],
                 weight=decision_weights(here, lapo.average)[here],
             )
-            figures.append(learner.update(batch, value_only=iteration < job.value_only_iterations))
-    gap = (old.action_logp - rollout.decisions.terms.action_logp).abs().max()
+            figures.append(learner.update(batch, value_only=value_only))
+    first_ratio = figures[0]["action_ratio_max"]
+    groups = rollout.decisions.thought.groups.float()
+    gap = float((old.action_logp - rollout.decisions.terms.action_logp).abs().max())
     return {
         **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
-        "first_ratio_max": figures[0]["action_ratio_max"],
-        "explained_variance": explained_variance(value[valid], found.target[valid]),
-        **({"recorded_gap": float(gap)} if job.recompute_old else {}),
+        "first_ratio_max": first_ratio,
+        "advantage_std": float(found.advantage[valid].std(correction=0)),
+        # the old terms are the recorded ones: the first ratio alone tells acting from learning
+        "recorded_gap": gap if job.recompute_old else math.log(first_ratio),
+        # a single step is taken at ratio 1, and the critic's steps leave it there
+        **(
+            {"last_ratio_max": figures[-1]["action_ratio_max"]} if len(figures) > 1 and not value_only else {}
+        ),
+        **({"groups_std": float(groups.std(correction=0))} if config.policy.stop_candidates > 1 else {}),
+        **(
+            {"explained_variance": explained_variance(old.value, found.target[valid])}
+            if lapo.advantage == "gae"
+            else {}
+        ),
     }
 
 
@@ -179,16 +224,36 @@ def rollout_figures(rollout: Rollout) -> dict[str, float]:
     steps = sum(e.control_steps for e in episodes)
     groups = rollout.decisions.thought.groups.float()
     tasks = sorted({e.start.task for e in episodes})
+    lost = sum(e.lost for e in episodes)
     return {
         "success": float(np.mean([e.success for e in episodes])),
         "episodes": len(episodes),
         "decisions": len(rollout.decisions),
         "control_steps": steps,
         "mean_groups": float(groups.mean()),
+        "lost_share": lost / (lost + len(episodes)),
+        **latent_figures(rollout.decisions.terms.latent),
         **{
             f"success_task_{task}": float(np.mean([e.success for e in episodes if e.start.task == task]))
             for task in tasks
         },
+    }
+
+
+def latent_figures(latent: Float[Tensor, "B L D"]) -> dict[str, float]:
+    """How much thoughts differ in their first predicted latent, which every thought has.
+
+    `latent_spread`: variance over decisions as a share of the mean square.  `latent_rank`: effective rank of
+    the covariance C, tr(C)^2 / tr(C^2), over 1000 decisions at most.  Without a thought there are none.
+    """
+    if latent.shape[1] == 0:
+        return {}
+    rows = latent[:: 1 + len(latent) // 1000, 0].float()
+    centred = rows - rows.mean(0)
+    gram = centred @ centred.T  # the eigenvalues of the covariance, whatever the width
+    return {
+        "latent_spread": float(centred.square().sum() / rows.square().sum().clamp(min=1e-12)),
+        "latent_rank": float(gram.trace().square() / gram.square().sum().clamp(min=1e-12)),
     }
 
 
