@@ -1,6 +1,5 @@
 """Files that are missing, damaged or somebody else's, folders that cannot be used, full disks: one line."""
 
-import json
 import resource
 import shutil
 import sys
