@@ -38,6 +38,8 @@ class Arguments:
     """continue the run in --out"""
     to: Literal["lastr1", "released"] = "lastr1"
     """layout that `convert` writes"""
+    pair: tyro.conf.Suppress[tuple[Path, Path] | None] = None
+    """the folders that `compare` reads"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Job:
     run: Callable[[Arguments], None] = field(repr=False)
     recipe: str | None = None
     """recipe when none is named"""
+    pair: bool = False
+    """takes two folders in place of a recipe and knobs"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,6 +81,8 @@ def _main(argv: list[str]) -> int:
     if name not in JOBS:
         raise UserError(f"no job {name!r}{_suggest(name, list(JOBS))}; jobs are {', '.join(JOBS)}")
     job = JOBS[name]
+    if job.pair:
+        return _run_pair(name, job, rest)
     recipe = job.recipe
     if rest and not rest[0].startswith("-"):
         recipe, rest = rest[0], rest[1:]
@@ -87,6 +93,17 @@ def _main(argv: list[str]) -> int:
             f"no recipe {recipe!r}{_suggest(recipe, list(RECIPES))}; recipes are {', '.join(RECIPES)}"
         )
     job.run(_parse(f"lastr1 {name} {recipe}", job.help, RECIPES[recipe], rest))
+    return 0
+
+
+def _run_pair(name: str, job: Job, rest: list[str]) -> int:
+    if rest and rest[0] in ("-h", "--help"):
+        sys.stdout.write(f"usage: lastr1 {name} A B\n\n{job.help}\n")
+        return 0
+    if len(rest) != 2 or any(word.startswith("-") for word in rest):
+        raise UserError(f"{name} takes two folders of evaluations: lastr1 {name} A B")
+    first, second = map(Path, rest)
+    job.run(Arguments(config=RECIPES["tabletop"], pair=(first, second)))
     return 0
 
 
@@ -168,6 +185,13 @@ def _evaluate(args: Arguments) -> None:
     sys.stdout.write(f"{table(result.evaluation)}\n{remarks(result)}\nwritten to {out / 'result.json'}\n")
 
 
+def _compare(args: Arguments) -> None:
+    from lastr1.train.compare import compare
+
+    assert args.pair is not None
+    sys.stdout.write("\n".join(compare(*args.pair)) + "\n")
+
+
 def _convert(args: Arguments) -> None:
     from lastr1.train.convert import convert
 
@@ -224,6 +248,11 @@ JOBS = {
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
     "contact-sheet": Job(help="what the policy sees first in every task, as a PNG", run=_contact_sheet),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
+    "compare": Job(
+        help="two evaluations on the same starts: exact McNemar test, differences with intervals",
+        run=_compare,
+        pair=True,
+    ),
     "convert": Job(help="a released checkpoint or a Qwen3-VL into a policy, and back (--to)", run=_convert),
 }
 """command -> job"""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lastr1.model.hub import read_json, understood
@@ -51,10 +52,24 @@ def check(directory: Path, limit: float = float("inf")) -> None:
     """`UserError` naming the file that is damaged or missing."""
     name = damage(directory, limit)
     if name:
-        raise UserError(
-            f"{directory / name} is damaged or was edited ({NAME} says otherwise): use another one, or "
-            f"delete {NAME} if the edit is yours"
-        )
+        raise _damaged(directory, name)
+
+
+def hashes(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the named files, of whatever size.  `UserError` where the manifest says otherwise."""
+    found = {name: digest(directory / name) for name in names}
+    listed = _files(directory) if (directory / NAME).is_file() else {}
+    for name in found.keys() & listed.keys():
+        if found[name] != listed[name][1]:
+            raise _damaged(directory, name)
+    return found
+
+
+def _damaged(directory: Path, name: str) -> UserError:
+    return UserError(
+        f"{directory / name} is damaged or was edited ({NAME} says otherwise): use another one, or delete "
+        f"{NAME} if the edit is yours"
+    )
 
 
 def score(directory: Path) -> float | None:

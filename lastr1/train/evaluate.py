@@ -12,6 +12,8 @@ from lastr1.envs.base import Setup, Start
 from lastr1.rollout.batch import Episode
 from lastr1.rollout.collect import Player, scene_seed
 
+Row = dict[str, int | bool | float]
+"""an episode: start, success, length, decisions, mean length of its thoughts"""
 AGREEMENT = 0.95
 """of the two stop rules, below which `mode` is the headline [3]"""
 
@@ -55,7 +57,7 @@ class Evaluation:
     """thought length in latents -> decisions"""
     control_steps: float
     """mean episode length, success or not"""
-    rows: tuple[dict[str, int | bool | float], ...]
+    rows: tuple[Row, ...]
     """one per episode, in the order of the starts"""
 
 
@@ -159,7 +161,7 @@ def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
     )
 
 
-def _row(episode: Episode, group: int) -> dict[str, int | bool | float]:
+def _row(episode: Episode, group: int) -> Row:
     start = episode.start
     return {
         "task": start.task,
@@ -167,6 +169,7 @@ def _row(episode: Episode, group: int) -> dict[str, int | bool | float]:
         "seed": start.seed,
         "success": episode.success,
         "control_steps": episode.control_steps,
+        "decisions": len(episode.steps),
         "latents": group * episode.groups,
         "seconds": round(episode.seconds, 3),
     }

@@ -27,6 +27,7 @@ from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog
 from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
+from lastr1.train.sign import policy_hashes, sealed, sign
 from lastr1.train.standing import Standing
 from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
@@ -223,21 +224,27 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Assessment:
     """Success per task of a policy on disk; `out/result.json`, and videos on request."""
     run.begin(config)
     out.mkdir(parents=True, exist_ok=True)  # before hours of playing, in case it may not be written
+    policy = policy_hashes(checkpoint)
     with open_team(config, checkpoint) as team:
         bundle, pool = team.bundle, team.pool
+        began = time.perf_counter()
         result = measure(config, team)
+        seconds = time.perf_counter() - began
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
     run.write_json(
         out / "result.json",
-        {
-            "recipe": config.name,
-            "checkpoint": str(checkpoint),
-            "env": run.as_json(config.env),
-            "rules": run.as_json(result.rules),
-            "coverage": run.as_json(result.coverage),
-            "setup": run.as_json(result.setup),
-            **run.as_json(result.evaluation),
-        },
+        sealed(
+            {
+                "recipe": config.name,
+                "checkpoint": str(checkpoint),
+                "env": run.as_json(config.env),
+                "rules": run.as_json(result.rules),
+                "coverage": run.as_json(result.coverage),
+                "setup": run.as_json(result.setup),
+                **run.as_json(result.evaluation),
+                "signature": run.as_json(sign(config, policy, seconds)),
+            }
+        ),
     )
     # The simulators are closed by now: a film needs one of its own.
     for number, start in enumerate(starts[: config.evaluate.videos]):

@@ -127,6 +127,7 @@ def test_summary_of_two_episodes(tiny, episodes):
         "seed": 0,
         "success": True,
         "control_steps": 5,
+        "decisions": 2,
         "latents": pytest.approx(np.mean(latents[:2])),
         "seconds": 1.25,
     }
