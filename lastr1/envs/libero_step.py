@@ -53,8 +53,9 @@ class LeanStep:
         world.timestep += 1
         for substep in range(self._substeps):
             mujoco.mj_forwardSkip(self._model, self._data, ANEW, _NO_SENSORS)
-            mujoco.mj_forwardSkip(self._model, self._data, IN_PLACE, _NO_SENSORS)  # the controller's own
-            self._look()
+            if self._control.new_update:  # robosuite's controller acts once on what it saw at its making
+                mujoco.mj_forwardSkip(self._model, self._data, IN_PLACE, _NO_SENSORS)  # the controller's own
+                self._look()
             if substep == 0:
                 self._control.set_goal(command[:-1])
             torques = self._control.run_controller()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def commands(count: int) -> np.ndarray:
     return np.hstack([moves, draw.choice([-1.0, 1.0], (count, 1))])
 
 
+class StockStep:
+    """robosuite's own control step."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+
+    def __call__(self, command: np.ndarray) -> bool:
+        return bool(self._world.step(command)[2])
+
+
 def trajectory(
     env: LiberoEnv, start: Start, moves: np.ndarray, *, lean: bool, lift: float = 0.0
 ) -> tuple[np.ndarray, list[bool]]:
@@ -43,18 +54,18 @@ def trajectory(
 
     `lift` (m): the goal's object begins that high above the goal's place.
     """
-    env.reset(start)
+    with mock.patch("lastr1.envs.libero.LeanStep", LeanStep if lean else StockStep):
+        env.reset(start)  # the settling steps too: the first after a reset is special
     env._shutter.open = False
-    world = env.simulation
+    world, step = env.simulation, env._lean
     if lift:
         ((_, thing, place),) = env.goal
         first = world.sim.model.get_joint_qpos_addr(f"{thing}_joint0")[0]
         target = world.sim.data.get_body_xpos(place.replace("_contain_region", "_main"))
         world.sim.data.qpos[first : first + 3] = target + np.array([0.0, 0.0, lift])
-    step = LeanStep(world) if lean else lambda command: world.step(command)[2]
     rows, solved = [], []
     for command in moves:
-        solved.append(bool(step(command)))
+        solved.append(step(command))
         data, told = world.sim.data, world._get_observations()
         inside = [data.time, data.qpos, data.qvel, data.qacc_warmstart, data.ctrl, data.xpos, data.sensordata]
         shown = [told[f"robot0_{name}"] for name in ("eef_pos", "eef_quat", "gripper_qpos")]
