@@ -18,8 +18,13 @@ TESTS = {
     "model/adapter.py": ["tests/model/test_adapter.py"],
     "rollout/collect.py": ["tests/rollout/test_slots.py"],
     "train/evaluate.py": ["tests/train/test_evaluate.py"],
+    "train/checkpoint.py": ["tests/train/test_checkpoint.py"],
+    "model/manifest.py": ["tests/train/test_checkpoint.py"],
+    "train/compare.py": ["tests/train/test_compare.py"],
     "train/warmup.py": ["tests/train/test_warmup.py", "tests/train/test_targets.py"],
     "demos/cache.py": ["tests/demos/test_cache.py"],
+    "algo/baselines.py": ["tests/algo/test_baselines.py"],
+    "algo/health.py": ["tests/algo/test_health.py"],
 }
 """File of the package -> the quick tests that must notice a fault in it."""
 
@@ -431,6 +436,38 @@ VIEWS = _faults(
     ("a damaged view is believed", "vectors if stored", "vectors if True or stored"),
 )
 
+WITHOUT_CRITIC = _faults(
+    "algo/baselines.py",
+    (
+        "an episode is compared with itself too",
+        "(rows.sum(1, keepdim=True) - rows) / (group - 1)",
+        "rows.mean(1, keepdim=True)",
+    ),
+    ("biased deviation of a group", "rows.std(1, keepdim=True)", "rows.std(1, keepdim=True, correction=0)"),
+)
+
+HEALTH = _faults(
+    "algo/health.py",
+    ("a run is ended without a warning", "name in limits.stop and lasting", "name in limits.stop"),
+    ("the beginning is forgotten", "rows[: limits.window]", "rows[-limits.window :]"),
+)
+
+CHECKPOINTS = [
+    *_faults(
+        "train/checkpoint.py",
+        ("the best is dropped", "if path != best and not (", "if not ("),
+    ),
+    *_faults(
+        "model/manifest.py",
+        ("a flipped bit is not seen", "if size <= limit and digest(path) != sha256:", "if size < 0:"),
+    ),
+    *_faults(
+        "train/compare.py",
+        ("one tail", "min(1.0, float(2 * tail / 2**n))", "min(1.0, float(tail / 2**n))"),
+        ("pairs taken for independent", "phi = _phi(a, b, c, d)", "phi = 0.0"),
+    ),
+]
+
 MUTANTS = [
     *MASKED,
     *GAE,
@@ -445,6 +482,9 @@ MUTANTS = [
     *COLLECT,
     *EVALUATE,
     *RECORDINGS,
+    *CHECKPOINTS,
     *WARMUP,
     *VIEWS,
+    *WITHOUT_CRITIC,
+    *HEALTH,
 ]

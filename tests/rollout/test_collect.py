@@ -123,6 +123,7 @@ def test_a_lost_episode_begins_anew(tiny, losses):
     pool, progress = FakePool(losses), []
     episodes = play(bundle, pool, progress=progress.append)
     assert len(pool.resets) == len(STARTS) + len(losses)
+    assert sum(e.lost for e in episodes) == len(losses)
     assert set(pool.resets) == set(STARTS)
     assert [facts(e) for e in episodes] == [facts(e) for e in play(bundle, FakePool())]
     assert sorted(e.start.seed for e in progress) == [s.seed for s in STARTS]

@@ -185,6 +185,9 @@ def test_figures_of_a_rollout(rollout):
         "decisions": 5,
         "control_steps": 15,
         "mean_groups": pytest.approx(groups),
+        "lost_share": 0.0,
+        "latent_spread": pytest.approx(figures["latent_spread"]),
+        "latent_rank": pytest.approx(figures["latent_rank"]),
         **{f"success_task_{task}": found for task, found in by_task.items()},
     }
 
