@@ -20,7 +20,7 @@ def contact_sheet(config: EnvConfig, path: Path, look: Look = LIGHT) -> Path:
     tasks = config.tasks if config.tasks is not None else tuple(range(len(env.tasks)))
     state = 0 if env.stored_states else None
     rows = -(-len(tasks) // COLUMNS)
-    figure = Figure(figsize=(2.6 * COLUMNS, 3.2 * rows), dpi=100, layout="constrained", facecolor=look.paper)
+    figure = Figure(figsize=(2.6 * COLUMNS, 3.4 * rows), dpi=100, layout="constrained", facecolor=look.paper)
     cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for cell in cells:
         cell.axis("off")
