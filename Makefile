@@ -45,7 +45,7 @@ demo: setup ## warm-up, LAPO, evaluation and report on the embedded world
 	.venv/bin/lastr1 demo
 
 bench: setup ## speed on this machine (numbers, no verdict)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script" || exit 1; done
+	@for name in envs policy decide update; do echo "== $$name"; $(PYTHON) -m benchmarks.$$name || exit 1; done
 
 mutants: setup ## plant known faults; the tests must notice each
 	$(PYTHON) scripts/mutants.py

@@ -1,6 +1,6 @@
 """One decision under every schedule of thinking: time, and its ratio to the release's schedule (`plain`).
 
-python benchmarks/decide.py --size small
+python -m benchmarks.decide --size small
 
 Thoughts end by the `first` rule after as many groups as we want, through the ordinary code: the stop's row of
 the output matrix is solved for four prompts, so that prompt g stops after g groups.  A batch is made of these

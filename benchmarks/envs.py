@@ -1,7 +1,7 @@
 """How fast the simulators run.
 
-python benchmarks/envs.py                                   # the embedded world, per second of one processor
-python benchmarks/envs.py --pool --suite libero_object      # any suite through the pool, 1 and 2 processes
+python -m benchmarks.envs                                   # the embedded world, per second of one processor
+python -m benchmarks.envs --pool --suite libero_object      # any suite through the pool, 1 and 2 processes
 """
 
 import argparse

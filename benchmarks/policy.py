@@ -1,6 +1,6 @@
 """Decisions per second (acting, re-evaluating, learning) and where the time of an iteration goes.
 
-python benchmarks/policy.py --threads 2
+python -m benchmarks.policy --threads 2
 """
 
 import argparse

@@ -4,8 +4,8 @@ The plain one forwards every decision of the padded grid [E, T] (those past an e
 one) and multiplies every action state with the whole vocabulary.  Loss and optimizer are the same, so the
 ratio is about what is forwarded and which rows of the head are evaluated.
 
-python benchmarks/update.py --checkpoint runs/demo/train/last   # its own small vocabulary
-python benchmarks/update.py --vocabulary 151936                 # with a head as tall as the real one
+python -m benchmarks.update --checkpoint runs/demo/train/last   # its own small vocabulary
+python -m benchmarks.update --vocabulary 151936                 # with a head as tall as the real one
 """
 
 import argparse
