@@ -60,6 +60,14 @@ def test_works_without_torch(module: str):
     assert not done.stdout.strip(), f"lastr1.{module} imports {done.stdout.strip()}"
 
 
+@pytest.mark.parametrize("module", ["train.jobs", "report.demo", "report.doctor", "report.conventions"])
+def test_works_without_extras(module: str):
+    """What `pip install lastr1` alone brings is enough for the embedded world."""
+    extras = ("mujoco", "robosuite", "libero", "h5py", "peft")
+    done = run("-c", f"import sys; sys.modules.update(dict.fromkeys({extras})); import lastr1.{module}")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "tabletop", "--help"]])
 def test_help_is_quick_and_needs_no_torch(arguments: list[str]):
     program = (

@@ -22,7 +22,7 @@ import contextlib
 import gc
 import io
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,10 @@ from lastr1.envs.libero_stack import (
     turned,
 )
 from lastr1.envs.libero_stack import libero_spec as libero_spec  # part of this module's face
-from lastr1.envs.libero_step import LeanStep
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome, UserError
+
+if TYPE_CHECKING:
+    from lastr1.envs.libero_step import LeanStep
 
 CAPS = {"libero_spatial": 240, "libero_object": 320, "libero_goal": 320, "libero_10": 576, "libero_90": 512}
 """Control steps after which an episode of each suite is truncated (LaST-R1's evaluation)."""
@@ -278,6 +280,8 @@ class LiberoEnv:
         self._sim.set_init_state(state)
         self._robosuite.sim.data.qacc_warmstart[:] = 0
         self._robosuite.robots[0].gripper.current_action[:] = 0
+        from lastr1.envs.libero_step import LeanStep  # needs the simulator, which not everybody has
+
         self._lean = LeanStep(self._robosuite)
         self._steps = 0
         for step in range(SETTLE):
