@@ -54,7 +54,7 @@ def trajectory(
 
     `lift` (m): the goal's object begins that high above the goal's place.
     """
-    with mock.patch("lastr1.envs.libero.LeanStep", LeanStep if lean else StockStep):
+    with mock.patch("lastr1.envs.libero_step.LeanStep", LeanStep if lean else StockStep):
         env.reset(start)  # the settling steps too: the first after a reset is special
     env._shutter.open = False
     world, step = env.simulation, env._lean
