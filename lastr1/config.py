@@ -4,19 +4,10 @@ Letters in the help: K stop candidates, G latents per group, L = K*G latent slot
 Sections in brackets refer to docs/ALGORITHM.md.
 """
 
-import dataclasses
-import json
-import types
-import typing
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from dataclasses import dataclass, field
+from typing import Literal
 
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, not {value}")
+from lastr1.knobs import positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +42,7 @@ class BackboneConfig:
     """vision layers whose features are added to the first language layers"""
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "vision_hidden", "patch")
+        positive(self, "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "vision_hidden", "patch")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
 
@@ -90,7 +81,7 @@ class PolicyConfig:
     """pixels of the square image that the policy sees"""
 
     def __post_init__(self) -> None:
-        _positive(self, "latents_per_group", "chunk", "temperature", "latent_noise", "latent_sigma", "image")
+        positive(self, "latents_per_group", "chunk", "temperature", "latent_noise", "latent_sigma", "image")
         if self.stop_candidates < 0:
             raise ValueError(f"stop_candidates must be 0 or more, not {self.stop_candidates}")
         if not 0 < self.crop <= 1:
@@ -114,7 +105,7 @@ class AdapterConfig:
     """adapt the attention of the vision tower as well"""
 
     def __post_init__(self) -> None:
-        _positive(self, "alpha")
+        positive(self, "alpha")
         if self.rank < 0:
             raise ValueError(f"rank must be 0 or more, not {self.rank}")
 
@@ -189,7 +180,7 @@ class OptimizerConfig:
     """keep no activations inside layers: the backward pass computes them again (a third more work)"""
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", "value_lr", "grad_clip", "micro_batch")
+        positive(self, "lr", "value_lr", "grad_clip", "micro_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +216,7 @@ class ReinforceConfig:
     """wall-clock budget; the run ends cleanly when it is spent"""
 
     def __post_init__(self) -> None:
-        _positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every", "keep_last")
+        positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every", "keep_last")
         if self.keep_every < 0:
             raise ValueError(f"keep_every must be 0 or more, not {self.keep_every}")
         if self.group < 1 or self.episodes % self.group:
@@ -297,8 +288,8 @@ class WarmupConfig:
     """iterations between reports of what self-fed thoughts lose against the targets (and one at the end)"""
 
     def __post_init__(self) -> None:
-        _positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
-        _positive(self, "latent_passes", "report_every")
+        positive(self, "iterations", "batch", "lr", "grad_clip", "target_stride", "checkpoint_every")
+        positive(self, "latent_passes", "report_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +306,7 @@ class GroundingConfig:
     """expert episodes that the pictures are taken from"""
 
     def __post_init__(self) -> None:
-        _positive(self, "batch", "lr", "episodes")
+        positive(self, "batch", "lr", "episodes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,7 +330,7 @@ class EnvConfig:
     """reproduce the release's edit of one initial state of libero_spatial (recorded in results)"""
 
     def __post_init__(self) -> None:
-        _positive(self, "image", "slots")
+        positive(self, "image", "slots")
         if self.workers < -1:
             raise ValueError(f"workers {self.workers}: a number of processes, or -1 for one per core")
 
@@ -403,7 +394,7 @@ class HealthConfig:
     """nats between recorded and recomputed action log-probability: as wide as the clip range"""
 
     def __post_init__(self) -> None:
-        _positive(self, "window")
+        positive(self, "window")
         every = (*self.off, *self.note, *self.stop)
         twice = sorted({sign for sign in every if every.count(sign) > 1})
         if twice:
@@ -445,53 +436,3 @@ class Config:
                 f"lapo.advantage {self.lapo.advantage} compares episodes of one start: "
                 f"set reinforce.group to 2 or more, not {self.reinforce.group}"
             )
-
-
-T = TypeVar("T")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON values."""
-    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
-
-
-def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
-    """The config that `to_dict` wrote.  `ValueError` names an unknown knob, or a value that does not fit."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ValueError(f"unknown knob {path}{key}")
-    return cls(**{key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast("type[Any]", hint), value, path + ".")
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        ok = value in args
-    elif origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(args[0], value, path)
-    elif origin is tuple:
-        return tuple(_convert(args[0], v, path) for v in value)
-    elif hint is float:
-        ok, value = isinstance(value, (int, float)) and not isinstance(value, bool), value
-    else:
-        ok = type(value) is hint
-    if not ok:
-        raise ValueError(f"{path} = {value!r} is not a {hint}")
-    return float(value) if hint is float else value
-
-
-def differences(a: Any, b: Any) -> list[str]:
-    """`path: left against right` for every knob in which two configs differ."""
-    left, right = _flat(to_dict(a)), _flat(to_dict(b))
-    return [f"{k}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
-
-
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value})
-    return flat

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lastr1.config import AdapterConfig, differences, from_dict, to_dict
+from lastr1.config import AdapterConfig
+from lastr1.knobs import differences, from_dict, to_dict
 from lastr1.model.backbone import Backbone
 from lastr1.model.hub import OWN, read_json, understood
 from lastr1.model.shards import check_fit, fingerprint, read_file, write_file

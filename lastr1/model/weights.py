@@ -14,7 +14,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lastr1.config import EVERY_WEIGHT, AdapterConfig, BackboneConfig, PolicyConfig, from_dict, to_dict
+from lastr1.config import EVERY_WEIGHT, AdapterConfig, BackboneConfig, PolicyConfig
+from lastr1.knobs import from_dict, to_dict
 from lastr1.model import adapter as lora
 from lastr1.model import hub
 from lastr1.model.backbone import Backbone

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from lastr1.config import Config, to_dict
+from lastr1.config import Config
+from lastr1.knobs import to_dict
 from lastr1.report import plots
 from lastr1.report.figure import percent
 from lastr1.report.pieces import (

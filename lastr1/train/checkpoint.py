@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
-from lastr1.config import Config, to_dict
+from lastr1.config import Config
+from lastr1.knobs import to_dict
 from lastr1.model import weights
 from lastr1.model.hub import replacing, sync
 from lastr1.model.manifest import damage, score, write_manifest

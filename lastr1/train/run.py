@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 import lastr1
-from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig, differences, from_dict, to_dict
+from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig
 from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
 from lastr1.demos.lerobot import open_recording
 from lastr1.demos.source import fitting, is_hdf5, matching_tasks
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
+from lastr1.knobs import differences, from_dict, to_dict
 from lastr1.model import hub, manifest, weights
 from lastr1.model.codec import Codec
 from lastr1.model.prompt import tiny_tokenizer

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lastr1
-from lastr1.config import Config, to_dict
+from lastr1.config import Config
 from lastr1.envs.assets import task_assets
+from lastr1.knobs import to_dict
 from lastr1.model import manifest
 
 LIBRARIES = ("torch", "transformers", "numpy")

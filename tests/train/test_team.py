@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lastr1.cli import main
-from lastr1.config import Config, from_dict
+from lastr1.config import Config
 from lastr1.envs.base import Start
+from lastr1.knobs import from_dict
 from lastr1.rollout.batch import make_rollout
 from lastr1.train.learner import Learner, shares
 from lastr1.train.reinforce import improve
