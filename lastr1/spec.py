@@ -1,6 +1,6 @@
 """What a robot (real or simulated) sees and obeys: names, order, units, rate."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,15 @@ class RobotSpec:
 def mismatches(a: RobotSpec, b: RobotSpec) -> list[str]:
     """Every field in which two robots differ, one line each; empty when a policy for one fits the other."""
     found = []
-    for field in fields(RobotSpec):
-        if field.name in ("name", "hold"):
+    for field, left in vars(a).items():
+        right = vars(b)[field]
+        if field in ("name", "hold"):
             continue
-        left, right = getattr(a, field.name), getattr(b, field.name)
         if isinstance(left, tuple) and len(left) != len(right):
-            found.append(f"{field.name}: {[x.name for x in left]} against {[x.name for x in right]}")
+            found.append(f"{field}: {[x.name for x in left]} against {[x.name for x in right]}")
         elif isinstance(left, tuple):
             pairs = enumerate(zip(left, right, strict=True))
-            found += [f"{field.name}[{i}]: {x} against {y}" for i, (x, y) in pairs if x != y]
+            found += [f"{field}[{i}]: {x} against {y}" for i, (x, y) in pairs if x != y]
         elif left != right:
-            found.append(f"{field.name}: {left} against {right}")
+            found.append(f"{field}: {left} against {right}")
     return found

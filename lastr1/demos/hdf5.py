@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lastr1.demos.dataset import Demonstration
-from lastr1.demos.libero_raw import GRIPPER, open_fraction, without_noops
+from lastr1.demos.libero_raw import robot_units, without_noops
 from lastr1.types import Array, Floats, Start, UserError
 
 SUFFIXES = (".hdf5", ".h5")
@@ -41,6 +41,10 @@ class Hdf5Episode:
     name: str
     """for example `demo_7`"""
     start: Start
+
+    def at(self, field: str) -> str:
+        """Where a field is, for messages."""
+        return f"{self.file}: data/{self.name}/{field}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class Hdf5Recording:
         for episode in self.episodes:
             with _opened(episode.file) as file:
                 raw = _field(file, episode, "actions", (None, 7))
-            found.append(_ours(raw[without_noops(raw)]))
+            found.append(robot_units(raw[without_noops(raw)]))
         return np.concatenate(found)
 
 
@@ -138,13 +142,11 @@ def _field(content: Any, episode: Hdf5Episode, field: str, shape: tuple[int | No
     values = np.asarray(_dataset(content, episode.file, episode.name, field)[()])
     if values.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True)):
         raise UserError(
-            f"{episode.file}: data/{episode.name}/{field} has the shape {list(values.shape)}, "
+            f"{episode.at(field)} has the shape {list(values.shape)}, "
             f"{['any' if n is None else n for n in shape]} is needed: {AGAIN}"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(
-            f"{episode.file}: data/{episode.name}/{field} holds values that are not finite: {AGAIN}"
-        )
+        raise UserError(f"{episode.at(field)} holds values that are not finite: {AGAIN}")
     return values
 
 
@@ -153,17 +155,12 @@ def _read(content: Any, episode: Hdf5Episode, instruction: str) -> Demonstration
     steps = len(raw)
     kept = without_noops(raw)
     if not len(kept):
-        raise UserError(f"{episode.file}: data/{episode.name}/actions holds no-ops only: leave the file out")
-    moves = raw[:, :GRIPPER]
-    if np.abs(moves).max() > 1 + 1e-6 or np.abs(raw[:, GRIPPER]).max() > 1 + 1e-6:
-        raise UserError(
-            f"{episode.file}: data/{episode.name}/actions leave -1..1: another convention than LIBERO's"
-        )
+        raise UserError(f"{episode.at('actions')} holds no-ops only: leave the file out")
+    if np.abs(raw).max() > 1 + 1e-6:
+        raise UserError(f"{episode.at('actions')} leave -1..1: another convention than LIBERO's")
     images = _field(content, episode, f"obs/{CAMERA}_rgb", (steps, None, None, 3))
     if images.dtype != np.uint8:
-        raise UserError(
-            f"{episode.file}: data/{episode.name}/obs/{CAMERA}_rgb is {images.dtype}, not uint8: {AGAIN}"
-        )
+        raise UserError(f"{episode.at(f'obs/{CAMERA}_rgb')} is {images.dtype}, not uint8: {AGAIN}")
     states = np.column_stack(
         [
             _field(content, episode, "obs/ee_states", (steps, 6)),
@@ -171,6 +168,8 @@ def _read(content: Any, episode: Hdf5Episode, instruction: str) -> Demonstration
         ]
     )
     simulator = _field(content, episode, "states", (steps, None))
+    if simulator.shape[1] < ARM.stop:
+        raise UserError(f"{episode.at('states')} holds no time and seven joints per step: {AGAIN}")
     late = _observed_after(_field(content, episode, "obs/joint_states", (steps, 7)), simulator)
     seen = np.append(np.maximum(kept - late, 0), steps - 1)  # before each action that is kept, and at the end
     return Demonstration(
@@ -178,18 +177,13 @@ def _read(content: Any, episode: Hdf5Episode, instruction: str) -> Demonstration
         instruction=instruction,
         frames={CAMERA: np.ascontiguousarray(images[seen, ::-1, ::-1])},
         states=states[seen].astype(np.float32),
-        actions=_ours(raw[kept]),
+        actions=robot_units(raw[kept]),
         start=episode.start,
     )
 
 
 def _observed_after(joints: NDArray[np.float64], simulator: NDArray[np.float64]) -> bool:
     """Whether observation i shows what action i did: the joints [H, 7] are then those of state i + 1."""
-    before = np.abs(joints[:-1] - simulator[:-1, ARM]).mean() if len(joints) > 1 else 0.0
-    after = np.abs(joints[:-1] - simulator[1:, ARM]).mean() if len(joints) > 1 else 0.0
+    before = np.abs(joints[:-1] - simulator[:-1, ARM]).sum()
+    after = np.abs(joints[:-1] - simulator[1:, ARM]).sum()
     return bool(after < before)
-
-
-def _ours(raw: NDArray[np.float64]) -> Floats:
-    """Raw actions [K, 7] -> robot units."""
-    return np.column_stack([raw[:, :GRIPPER].astype(np.float32), open_fraction(raw[:, GRIPPER])])

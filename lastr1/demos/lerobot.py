@@ -236,7 +236,7 @@ def _rows(paths: list[Path], root: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{root}/meta/episodes has no parquet file: fetch or record the dataset again")
     for path in paths:
         columns = [name for name in open_parquet(path).schema_arrow.names if not name.startswith("stats/")]
-        yield from open_parquet(path).read(columns=columns).to_pylist()
+        yield from open_columns(path, columns).to_pylist()
 
 
 def _tasks(path: Path) -> tuple[str, ...]:

@@ -31,7 +31,11 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: fetch or record the dataset again") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again")
 
 
 def open_columns(path: Path, columns: list[str]) -> pa.Table:
@@ -39,7 +43,7 @@ def open_columns(path: Path, columns: list[str]) -> pa.Table:
     try:
         return open_parquet(path).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again") from error
+        raise _damaged(path, error) from error
 
 
 def split(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
@@ -62,7 +66,7 @@ def split(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
                 current = int(numbers[start])
                 parts.append(table.slice(start, stop - start))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged ({short(error)}): fetch or record the dataset again") from error
+        raise _damaged(path, error) from error
     if parts:
         yield current, pa.concat_tables(parts)
 

@@ -8,7 +8,6 @@ Axes: H control steps of a demonstration, N control steps of all demonstrations,
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot import Dataset, RecordedEpisode
 from lastr1.spec import RobotSpec
-from lastr1.types import Floats, UserError
+from lastr1.types import Array, Floats, UserError
 
 GRIPPER = 6
 STILL = 1e-4
@@ -29,9 +28,14 @@ RATES = (10.0, 20.0)
 SLACK = 1e-3
 
 
-def open_fraction(command: NDArray[np.float64]) -> Floats:
+def open_fraction(command: Array) -> Floats:
     """LIBERO's gripper command (-1 opens, +1 closes) -> 1 open, 0 closed."""
     return (1.0 - np.clip(command, 0.0, 1.0)).astype(np.float32)
+
+
+def robot_units(raw: Array) -> Floats:
+    """LIBERO's raw actions [H, 7] -> ours: the gripper's command becomes an open fraction."""
+    return np.column_stack([raw[:, :GRIPPER].astype(np.float32), open_fraction(raw[:, GRIPPER])])
 
 
 def without_noops(actions: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -90,16 +94,10 @@ class PublicLibero:
 
     def all_actions(self) -> Floats:
         """[N, 7] in robot units."""
-        return self._ours(self._actions)
-
-    @cached_property
-    def _actions(self) -> Floats:
-        return self.data.all_actions()
+        return self._ours(self.data.all_actions())
 
     def _ours(self, actions: Floats) -> Floats:
-        if not self.commands:
-            return actions
-        return np.column_stack([actions[:, :GRIPPER], open_fraction(actions[:, GRIPPER].astype(np.float64))])
+        return robot_units(actions) if self.commands else actions
 
 
 def as_libero(data: Dataset, spec: RobotSpec) -> PublicLibero:
@@ -147,7 +145,7 @@ def _checked(data: Dataset, spec: RobotSpec, camera: str, ours: str) -> PublicLi
                 )
     public = PublicLibero(data=data, camera=camera, ours=ours, commands=bool(actions[:, GRIPPER].min() < 0))
     # One row later the fingers have begun to follow; the few rows that meet another episode do not matter.
-    if fingers_disagree(public.all_actions()[:-1, GRIPPER], states[1:]):
+    if fingers_disagree(public._ours(actions)[:-1, GRIPPER], states[1:]):
         kind = "-1 opens, +1 closes" if public.commands else "1 is open, 0 closed"
         raise UserError(
             f"{data.root}: the gripper of {data.vectors['action']} is flipped: the fingers close where it "

@@ -74,8 +74,8 @@ def matching_tasks(source: Source, tasks: tuple[str, ...], suite: str) -> dict[i
 
     `UserError`: none is shared, or an instruction does not say which task is meant.
     """
-    wanted = [_plain(task) for task in tasks]
-    found = {i: wanted.index(_plain(t)) for i, t in enumerate(source.tasks) if _plain(t) in wanted}
+    wanted = [plain(task) for task in tasks]
+    found = {i: wanted.index(plain(t)) for i, t in enumerate(source.tasks) if plain(t) in wanted}
     if not found:
         raise UserError(f"{source.root} shows no task of {suite} (but {source.tasks[0]!r}): name its recipe")
     for task in found.values():
@@ -84,5 +84,6 @@ def matching_tasks(source: Source, tasks: tuple[str, ...], suite: str) -> dict[i
     return found
 
 
-def _plain(instruction: str) -> str:
+def plain(instruction: str) -> str:
+    """As instructions are compared: without case, final stop and extra spaces."""
     return " ".join(instruction.lower().rstrip(".").split())

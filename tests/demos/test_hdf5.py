@@ -68,19 +68,21 @@ def test_a_folder_of_files_and_their_tasks(tmp_path: Path, libero_file) -> None:
         matching_tasks(source, ("close the drawer", "close the drawer"), "libero_90")
 
 
-BROKEN = {
-    "actions": (None, "data/demo_0/actions is missing"),
-    "states": (np.zeros((0, 4)), "data/demo_0/states has no finite first state"),
-    "obs__ee_states": (np.zeros((12, 7)), r"obs/ee_states has the shape \[12, 7\], \[12, 6\] is needed"),
-    "obs__agentview_rgb": (np.zeros((12, 8, 8, 3)), "agentview_rgb is float64, not uint8"),
-    "obs__gripper_states": (np.full((12, 2), np.nan), "gripper_states holds values that are not finite"),
-    "obs__joint_states": (None, "obs/joint_states is missing"),
-}
+BROKEN = [
+    ("actions", None, "data/demo_0/actions is missing"),
+    ("states", np.zeros((0, 4)), "data/demo_0/states has no finite first state"),
+    ("states", np.zeros((12, 4)), "data/demo_0/states holds no time and seven joints per step"),
+    ("obs__ee_states", np.zeros((12, 7)), r"obs/ee_states has the shape \[12, 7\], \[12, 6\] is needed"),
+    ("obs__agentview_rgb", np.zeros((12, 8, 8, 3)), "agentview_rgb is float64, not uint8"),
+    ("obs__gripper_states", np.full((12, 2), np.nan), "gripper_states holds values that are not finite"),
+    ("obs__joint_states", None, "obs/joint_states is missing"),
+]
 
 
-@pytest.mark.parametrize("field", BROKEN)
-def test_damaged_fields_are_named(tmp_path: Path, libero_file, field: str) -> None:
-    value, message = BROKEN[field]
+@pytest.mark.parametrize(("field", "value", "message"), BROKEN)
+def test_damaged_fields_are_named(
+    tmp_path: Path, libero_file, field: str, value: np.ndarray | None, message: str
+) -> None:
     path = libero_file(tmp_path / "x_demo.hdf5", **{field: value})
     with pytest.raises(UserError, match=f"x_demo.hdf5.*{message}"):
         list(open_hdf5(path).demonstrations())
