@@ -97,7 +97,7 @@ def make_targets(
     if raw.shape[1] < width:
         raise UserError(
             f"the teacher's {raw.shape[1]} channels are fewer than the model's width {width}: "
-            f"choose a larger --warmup.teacher, or --warmup.target average-pool"
+            f"choose a larger --warmup.teacher, or --warmup.target average_pool"
         )
     chosen = () if per_image else channels or _loudest(raw, width)
     vectors = _loudest_of_each(raw, width) if per_image else raw[:, list(chosen)]
