@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lastr1.model.policy import Noise
+from lastr1.model.noise import Noise
 from lastr1.presets import RECIPES
 from lastr1.rollout.batch import make_rollout
 from lastr1.rollout.collect import Player

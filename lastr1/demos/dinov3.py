@@ -60,7 +60,7 @@ def _downloaded(name: str) -> Path:
 
 
 def _network(directory: Path) -> nn.Module:
-    kind = _json(directory / "config.json")["model_type"]
+    kind = _json(directory / "config.json", "model_type")["model_type"]
     if kind not in MODELS:
         raise UserError(
             f"{directory} holds a {kind}, not a DINOv3: use one of dinov3-vit* or dinov3-convnext*"
@@ -119,13 +119,14 @@ def _preparation(directory: Path) -> Preparation:
         ) from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *needed: str) -> dict[str, Any]:
+    """An object that has the `needed` keys."""
     try:
         values: dict[str, Any] = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise TypeError("no object")
-        if path.name == "config.json":
-            values["model_type"]
+        for key in needed:
+            values[key]
     except FileNotFoundError:
         raise UserError(
             f"{path.parent} holds no {path.name}: it is not a DINOv3 as the hub stores it"

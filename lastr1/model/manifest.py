@@ -1,11 +1,10 @@
 """What a checkpoint has to be: `manifest.json` names every file of its folder, with size and SHA-256."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lastr1.model.hub import read_json, understood
+from lastr1.model.hub import read_json, understood, write_json
 from lastr1.types import UserError
 
 NAME = "manifest.json"
@@ -25,7 +24,7 @@ def write_manifest(directory: Path, score: float | None = None) -> None:
     """List what is in a folder; `score` says how good its policy is, if that is known."""
     paths = sorted(p for p in directory.iterdir() if p.name not in _FOR_PEOPLE)
     files = {p.name: {"bytes": p.stat().st_size, "sha256": digest(p)} for p in paths}
-    (directory / NAME).write_text(json.dumps({"score": score, "files": files}, indent=1) + "\n")
+    write_json(directory / NAME, {"score": score, "files": files})
 
 
 def damage(directory: Path, limit: float = float("inf")) -> str:

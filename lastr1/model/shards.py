@@ -1,7 +1,6 @@
 """Tensors on disk as Hugging Face lays them out: a safetensors file, or several and an index; no pickle."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from lastr1.model.hub import existing, read_json, understood
+from lastr1.model.hub import existing, read_json, understood, write_json
+from lastr1.model.manifest import digest
 from lastr1.types import UserError
 
 SINGLE = "model.safetensors"
@@ -37,7 +37,7 @@ def write_tensors(
     if len(groups) > 1:
         size = dtype.itemsize * sum(tensor.numel() for tensor in tensors.values())
         index = {"metadata": {"total_size": size}, "weight_map": where}
-        (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+        write_json(directory / INDEX, index)
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -89,8 +89,7 @@ def fingerprint(directory: Path) -> str:
     found = hashlib.sha256()
     single = (directory / SINGLE).is_file() or not (directory / INDEX).is_file()
     for name in [_weights(directory).name] if single else sorted(set(_index(directory).values())):
-        with existing(directory, name).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+        found.update(bytes.fromhex(digest(existing(directory, name))))
     return found.hexdigest()
 
 

@@ -108,11 +108,11 @@ class Learner:
             self._accumulate(batch.rows(index), value_only)
             for index in torch.split(own, self.config.micro_batch)
         ]
-        moved = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        totals = [p.grad for p in self.policy.parameters() if p.grad is not None]
         for answer in answers:
             figures, gradients = answer()
             parts.append(figures)
-            for total, part in zip(moved, gradients, strict=True):
+            for total, part in zip(totals, gradients, strict=True):
                 total.add_(part)
         return reduce(merge_parts, parts)
 

@@ -34,7 +34,7 @@ from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import moved
 from lastr1.train.compress import LEARNT, compressed_constant, compressor
 from lastr1.train.schedule import cosine_rate
-from lastr1.types import Floats, UserError
+from lastr1.types import Array, UserError
 
 Reader = Callable[[Thought, bool], Reading]
 """a pass: what is in the slots, and whether actions are read"""
@@ -158,21 +158,13 @@ class Teaching:
         candidates = self.bundle.policy.config.stop_candidates
         batch = self.data.draw(self.config.batch, self.generator)
         lengths = self.generator.integers(min(1, candidates), candidates + 1, size=self.config.batch)
-        corners = np.full((self.config.batch, 2), 0.5)
-        if self.config.image_augment == "random_crop":
-            corners = self.generator.random((self.config.batch, 2))
+        crops = self.config.image_augment == "random_crop"
+        corners = self.generator.random((self.config.batch, 2)) if crops else None
         return self.lesson_of(batch, torch.from_numpy(lengths), corners)
 
-    def lesson_of(self, batch: Batch, groups: Tensor, corners: Floats | None = None) -> Lesson:
+    def lesson_of(self, batch: Batch, groups: Tensor, corners: Array | None = None) -> Lesson:
         """Tokenise a batch for the given thought lengths [B]; crops at `corners` [B, 2], or the centre."""
-        prompts, policy = self.bundle.prompts, self.bundle.policy
-        count, width = len(batch.tasks), len(self.bundle.spec.action)
-        corners = np.full((count, 2), 0.5) if corners is None else corners
-        pixels = [
-            prompts.pixels(batch.images[camera][i], (corners[i, 0], corners[i, 1]))
-            for i in range(count)
-            for camera in prompts.cameras
-        ]
+        policy, count, width = self.bundle.policy, len(batch.tasks), len(self.bundle.spec.action)
         latents = policy.config.latents
         views = torch.from_numpy(self.targets.vectors[batch.targets[:, :latents]])
         labels = ImitationLabels(
@@ -182,10 +174,7 @@ class Teaching:
             action_mask=torch.from_numpy(batch.action_valid.repeat(width, axis=1)),
             groups=groups,
         )
-        return Lesson(
-            prompt=prompts.batch(batch.instructions, np.stack(pixels), policy.device),
-            labels=moved(labels, policy.device),
-        )
+        return Lesson(prompt=_prompt(self.bundle, batch, corners), labels=moved(labels, policy.device))
 
     def constant(self) -> dict[str, float]:
         """The constant baseline by name, where it never changes."""
@@ -242,11 +231,7 @@ def calibrate(bundle: Bundle, data: DemonstrationSet, seed: int, decisions: int 
 
     def prompts() -> Iterator[Prompt]:
         for _ in range(-(-decisions // 64)):
-            batch = data.draw(64, generator)
-            pixels = np.stack(
-                [bundle.prompts.pixels(batch.images[c][i]) for i in range(64) for c in bundle.prompts.cameras]
-            )
-            yield bundle.prompts.batch(batch.instructions, pixels, bundle.policy.device)
+            yield _prompt(bundle, data.draw(64, generator))
 
     return fix_latent_scale(bundle.policy, prompts())
 
@@ -262,6 +247,18 @@ def fix_latent_scale(policy: LatentPolicy, prompts: Iterable[Prompt]) -> float:
     rms = math.sqrt(total / count) if count else 1.0
     policy.calibrate(rms)
     return rms
+
+
+def _prompt(bundle: Bundle, batch: Batch, corners: Array | None = None) -> Prompt:
+    """What the policy sees of a batch; crops at `corners` [B, 2], or the centre."""
+    prompts = bundle.prompts
+    corners = np.full((len(batch.tasks), 2), 0.5) if corners is None else corners
+    pixels = [
+        prompts.pixels(batch.images[camera][i], (x, y))
+        for i, (x, y) in enumerate(corners)
+        for camera in prompts.cameras
+    ]
+    return prompts.batch(batch.instructions, np.stack(pixels), bundle.policy.device)
 
 
 def _still(labels: ImitationLabels) -> ImitationLabels:

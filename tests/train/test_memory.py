@@ -12,7 +12,6 @@ from lastr1.algo.imitation import ImitationLabels
 from lastr1.config import AdapterConfig, Config, LapoConfig, OptimizerConfig, ReinforceConfig, WarmupConfig
 from lastr1.envs.base import Start
 from lastr1.model import weights
-from lastr1.model.policy import Thought
 from lastr1.rollout.batch import Decisions, Episode, Minibatch, Step, make_rollout
 from lastr1.train.learner import Learner
 from lastr1.train.reinforce import improve
@@ -160,4 +159,3 @@ def test_nothing_is_recomputed_outside(tiny, observations, noise):
         raise FloatingPointError
     after = policy.decide(prompt, dice)
     assert torch.equal(before.thought.latent, after.thought.latent)
-    assert Thought is type(after.thought)
