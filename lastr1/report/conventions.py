@@ -16,14 +16,14 @@ from lastr1.config import EnvConfig
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot import VECTORS, Dataset
 from lastr1.demos.libero_raw import CAMERAS
-from lastr1.demos.source import Source, fitting, matching_tasks, open_source
+from lastr1.demos.source import Source, fitting, matching_tasks, open_source, plain
 from lastr1.demos.stats import read_statistics
 from lastr1.envs import make_env
 from lastr1.envs.base import Env
 from lastr1.envs.libero import CAPS as LIBERO_SUITES
 from lastr1.envs.tabletop_tasks import SUITES as TABLETOP_SUITES
 from lastr1.model.codec import Codec
-from lastr1.report.doctor import Fact, line
+from lastr1.report.doctor import Fact, summary
 from lastr1.report.playback import Playback, first_success, play
 from lastr1.spec import RobotSpec
 from lastr1.types import Array, Floats, Start, UserError
@@ -58,11 +58,8 @@ def check_demo(
         facts = _facts(source, env, chosen, checkpoint)
     finally:
         env.close()
-    healthy = not any(fact.fix and fact.vital for fact in facts)
-    verdict = (
-        "the recording keeps our conventions" if healthy else "do not train on it: see the lines marked FIX"
-    )
-    return [*map(line, facts), verdict], healthy
+    good, bad = "the recording keeps our conventions", "do not train on it: see the lines marked FIX"
+    return summary(facts, good, bad)
 
 
 def _world(source: Source, config: EnvConfig, make: Callable[[EnvConfig], Env]) -> tuple[Env, EnvConfig]:
@@ -70,10 +67,11 @@ def _world(source: Source, config: EnvConfig, make: Callable[[EnvConfig], Env]) 
     size, table = _size(source), isinstance(source, Dataset) and source.robot.name.startswith("tabletop")
     suites = [*TABLETOP_SUITES] if table else [*LIBERO_SUITES]
     suites.sort(key=lambda suite: suite != config.suite)
+    shown = {plain(source.tasks[episode.task]) for episode in source.episodes}
     for suite in suites:
         chosen = replace(config, suite=suite, image=size, tasks=None)
         env = make(chosen)
-        if {task.lower() for task in env.tasks} & {task.lower() for task in source.tasks}:
+        if shown & {plain(task) for task in env.tasks}:
             return env, chosen
         env.close()
     raise UserError(
@@ -84,6 +82,8 @@ def _world(source: Source, config: EnvConfig, make: Callable[[EnvConfig], Env]) 
 def _size(source: Source) -> int:
     if isinstance(source, Dataset):
         cameras = sorted(source.robot.cameras, key=lambda camera: camera.name not in CAMERAS)
+        if not cameras:
+            raise UserError(f"{source.root} has no pictures: nobody can learn from it what a policy sees")
         return cameras[0].height
     return int(next(iter(next(source.demonstrations([0])).frames.values())).shape[1])
 
@@ -92,18 +92,18 @@ def _facts(source: Source, env: Env, config: EnvConfig, checkpoint: Path | None)
     matching = matching_tasks(source, env.tasks, config.suite)
     numbers = [i for i, e in enumerate(source.episodes) if e.task in matching]
     found = f"{len(source.episodes)} episodes, {len(numbers)} of {config.suite}"
-    name, codec = _codec(source, env.spec, checkpoint)
+    actions = source.all_actions()
+    name, codec = _codec(source.root, actions, env.spec, checkpoint)
     number, demo, start, played = first_success(source, env, matching, numbers)
     facts = [Fact(name="recording", found=found), _replay_fact(number, demo, played)]
     if not played.success and start is not None:
         facts += _flipped(env, demo, start)
-    facts.append(_gripper(env.spec, demo))
+    facts += _gripper(env.spec, demo)
     facts += _rotation(env.spec, demo, played)
     if start is not None:
         facts += _pose(env.spec, demo, played)
     facts.append(_pictures(env.spec, demo, played))
-    spread = source.all_actions()
-    return [*facts, _statistics(name, codec, spread, env, demo, start if played.success else None)]
+    return [*facts, _statistics(name, codec, actions, env, demo, start if played.success else None)]
 
 
 def _replay_fact(number: int, demo: Demonstration, played: Playback) -> Fact:
@@ -127,8 +127,9 @@ def _flipped(env: Env, demo: Demonstration, start: Start) -> list[Fact]:
     return [Fact(name="gripper", found="flipped: the other way round it succeeds", fix=fix, vital=True)]
 
 
-def _gripper(spec: RobotSpec, demo: Demonstration) -> Fact:
+def _gripper(spec: RobotSpec, demo: Demonstration) -> list[Fact]:
     """Do the fingers do what the label says?"""
+    facts = []
     for index, dim in enumerate(spec.action):
         if not dim.binary:
             continue
@@ -138,8 +139,8 @@ def _gripper(spec: RobotSpec, demo: Demonstration) -> Fact:
         wide, narrow = float(width[opened].mean()), float(width[~opened].mean())
         found = f"{dim.name}: fingers {wide:.3f} apart where it says open, {narrow:.3f} where closed"
         fix = "" if wide > narrow else "flipped: store 1 for open and 0 for closed"
-        return Fact(name="fingers", found=found, fix=fix, vital=True)
-    return Fact(name="fingers", found="the gripper never changes")
+        facts.append(Fact(name="fingers", found=found, fix=fix, vital=True))
+    return facts or [Fact(name="fingers", found="the gripper never changes")]
 
 
 def _width(spec: RobotSpec, gripper: str, states: Floats) -> Floats:
@@ -208,18 +209,18 @@ def _pictures(spec: RobotSpec, demo: Demonstration, played: Playback) -> Fact:
     return Fact(name="pictures", found=found, fix=fix)
 
 
-def _codec(source: Source, spec: RobotSpec, checkpoint: Path | None) -> tuple[str, Codec]:
+def _codec(root: Path, actions: Floats, spec: RobotSpec, checkpoint: Path | None) -> tuple[str, Codec]:
     """Where its statistics come from: the policy's, the recording's own file, or computed here."""
     mask = tuple(not dim.binary for dim in spec.action)
-    written = _written(source.root / "meta" / "stats.json")
+    written = _written(root / "meta" / "stats.json")
     if checkpoint is not None:
         name = str(checkpoint / "dataset_statistics.json")
         stored = read_statistics(Path(name)).action
         low, high = stored.q01, stored.q99
     elif written is not None:
-        name, (low, high) = str(source.root / "meta" / "stats.json"), written
+        name, (low, high) = str(root / "meta" / "stats.json"), written
     else:
-        quantiles = np.quantile(source.all_actions(), [0.01, 0.99], axis=0)
+        quantiles = np.quantile(actions, [0.01, 0.99], axis=0)
         name, low, high = "the recording's percentiles", tuple(quantiles[0]), tuple(quantiles[1])
     if {len(low), len(high)} != {len(mask)}:
         raise UserError(
@@ -236,7 +237,7 @@ def _written(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         found = json.loads(path.read_text())
         action = next(found[key] for key in VECTORS["action"] if key in found)
         return (tuple(action["q01"]), tuple(action["q99"])) if "q01" in action else None
-    except (json.JSONDecodeError, StopIteration, TypeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, StopIteration, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} has no statistics of actions ({error}): fetch or record it again") from error
 
 

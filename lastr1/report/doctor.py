@@ -63,7 +63,7 @@ class Fact:
     fix: str = ""
     """what to do about it (empty: nothing is wrong)"""
     vital: bool = False
-    """`lastr1 demo` cannot run while it needs a fix"""
+    """the verdict is bad while it needs a fix"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +81,17 @@ def doctor() -> tuple[list[str], bool]:
     return summary([*machine(), *packages(), *probed])
 
 
-def summary(facts: list[Fact]) -> tuple[list[str], bool]:
-    """The facts as lines, then the verdict; unhealthy when a vital fact needs a fix."""
-    lines = [line(fact) for fact in facts]
+def summary(
+    facts: list[Fact],
+    good: str = "lastr1 demo can run here",
+    bad: str = "lastr1 demo cannot run here: apply the fixes marked FIX",
+) -> tuple[list[str], bool]:
+    """The facts as lines, then the verdict, and whether it is good: no vital fact needs a fix."""
     healthy = not any(fact.fix and fact.vital for fact in facts)
-    lines.append(
-        "lastr1 demo can run here" if healthy else "lastr1 demo cannot run here: apply the fixes marked FIX"
-    )
-    return lines, healthy
+    return [*map(_line, facts), good if healthy else bad], healthy
 
 
-def line(fact: Fact) -> str:
-    """One fact for people."""
+def _line(fact: Fact) -> str:
     mark = "ok" if not fact.fix else "FIX" if fact.vital else "note"
     line = f"{mark:<5}{fact.name:<14}{fact.found}"
     return f"{line}  ->  {fact.fix}" if fact.fix else line

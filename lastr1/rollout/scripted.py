@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 
 from lastr1.config import CollectConfig, EnvConfig
@@ -72,17 +73,15 @@ def _expert(env: EnvConfig, noise: float) -> Expert:
     return make_expert(env, noise)
 
 
-class executor:
+@contextmanager
+def executor(workers: int) -> Iterator[Executor | None]:
     """A pool of processes (-1: one per core), or nothing for `workers` 0."""
-
-    def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        count = workers if workers > 0 else None
-        self.pool: Executor | None = ProcessPoolExecutor(count, mp_context=context) if workers else None
-
-    def __enter__(self) -> Executor | None:
-        return self.pool
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+    if not workers:
+        yield None
+        return
+    count = workers if workers > 0 else None
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

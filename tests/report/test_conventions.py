@@ -8,10 +8,11 @@ import pytest
 
 from lastr1.cli import main
 from lastr1.config import CollectConfig, EnvConfig
+from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot_writer import write_recording
 from lastr1.demos.stats import compute
 from lastr1.envs import make_env
-from lastr1.report.conventions import check_demo
+from lastr1.report.conventions import _gripper, check_demo
 from lastr1.rollout.scripted import demonstrations
 from lastr1.types import UserError
 
@@ -128,10 +129,32 @@ def test_statistics_that_are_not_there(stored):
     lines, healthy = check_demo(path, ENV, None)
     assert healthy
     assert "the recording's percentiles: actions change by 0." in lines[-2]
-    for damage in ("{", "{}", "[1]"):
+    for damage in ("{", "{}", "[1]", '{"action": {"q01": [0, 0, 0, 0]}}'):
         written.write_text(damage)
         with pytest.raises(UserError, match=r"stats.json has no statistics of actions"):
             check_demo(path, ENV, None)
+
+
+def test_the_suite_is_that_of_the_episodes(tmp_path, demos):
+    """A task that is listed, but that no episode shows, does not choose it; a final stop does not matter."""
+    spec, (base, *_) = make_env(ENV).spec, make_env(replace(ENV, suite="tabletop_base")).tasks
+    tasks = (base, f"{demos[1].instruction.capitalize()}.")
+    write_recording(
+        tmp_path / "set", [replace(demos[1], task=1, instruction=tasks[1])], spec=spec, tasks=tasks
+    )
+    lines, healthy = check_demo(tmp_path / "set", replace(ENV, suite="tabletop_base"), None)
+    assert healthy
+    assert "1 episodes, 1 of tabletop" in lines[0]
+    assert marked(lines, "note") == []
+
+
+def test_a_recording_without_pictures(stored):
+    path = stored()
+    info = json.loads((path / "meta/info.json").read_text())
+    del info["features"]["observation.images.front"]
+    (path / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="has no pictures"):
+        check_demo(path, ENV, None)
 
 
 def test_a_recording_of_something_else(stored):
@@ -140,3 +163,16 @@ def test_a_recording_of_something_else(stored):
     (path / "meta/info.json").write_text(json.dumps(info | {"robot_type": "tabletop", "fps": 7}))
     with pytest.raises(UserError, match="does not fit tabletop: rate: 7"):
         check_demo(path, ENV, None)
+
+
+def test_both_grippers_are_looked_at():
+    """The left one follows its label, the right one does the opposite."""
+    spec = make_env(replace(ENV, suite="tabletop_dual")).spec
+    opened = np.float32([1, 1, 0, 0])
+    states, actions = np.zeros((5, 8), np.float32), np.zeros((4, 8), np.float32)
+    actions[:, 3] = actions[:, 7] = opened
+    states[1:, 3], states[1:, 7] = opened, 1 - opened
+    demo = Demonstration(task=0, instruction="", frames={}, states=states, actions=actions)
+    left, right = _gripper(spec, demo)
+    assert (left.fix, right.fix) == ("", "flipped: store 1 for open and 0 for closed")
+    assert right.vital
