@@ -402,6 +402,40 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """The policy server, and what its load test sends."""
+
+    host: str = "127.0.0.1"
+    """address to listen on; any other than this machine's own asks for an API key"""
+    port: int = 8000
+    """0: any free one"""
+    deadline_ms: float = 1000.0
+    """milliseconds from arrival to answer for a request that names no deadline; thoughts are cut to meet it"""
+    max_batch: int = 32
+    """requests decided together"""
+    max_clients: int = 64
+    """connections at a time"""
+    max_frame_mb: float = 16.0
+    """largest frame of a client"""
+    max_rate: float = 100.0
+    """requests per second of one client"""
+    api_key_file: str | None = None
+    """file with the key that clients have to show (None: the environment's LASTR1_API_KEY, if set)"""
+    drain_s: float = 10.0
+    """seconds that requests under way have after SIGTERM"""
+    load_clients: int = 32
+    """loadtest: clients at a time"""
+    load_requests: int = 50
+    """loadtest: requests of each"""
+
+    def __post_init__(self) -> None:
+        positive(self, "deadline_ms", "max_batch", "max_clients", "max_frame_mb", "max_rate", "drain_s")
+        positive(self, "load_clients", "load_requests")
+        if self.max_rate < 1:
+            raise ValueError(f"max_rate must be 1 or more, not {self.max_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment."""
 
@@ -429,6 +463,7 @@ class Config:
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:
         if self.lapo.advantage != "gae" and self.reinforce.group < 2:
