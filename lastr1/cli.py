@@ -38,6 +38,8 @@ class Arguments:
     """continue the run in --out"""
     to: Literal["lastr1", "released"] = "lastr1"
     """layout that `convert` writes"""
+    server: str = "ws://127.0.0.1:8000"
+    """policy server that `loadtest` asks"""
     pair: tyro.conf.Suppress[tuple[Path, Path] | None] = None
     """the folders that `compare` reads"""
 
@@ -221,6 +223,20 @@ def _doctor(args: Arguments) -> None:
         raise SystemExit(1)
 
 
+def _serve(args: Arguments) -> None:
+    from lastr1.serve.job import serve_policy
+
+    if args.checkpoint is None:
+        raise UserError("serve needs --checkpoint DIR, for example runs/x/train/last")
+    serve_policy(args.config, args.checkpoint)
+
+
+def _loadtest(args: Arguments) -> None:
+    from lastr1.serve.loadtest import loadtest
+
+    sys.stdout.write(f"{loadtest(args.server, args.config.serve)}\n")
+
+
 def _contact_sheet(args: Arguments) -> None:
     from lastr1.report.sheet import contact_sheet
 
@@ -253,6 +269,8 @@ JOBS = {
         run=_compare,
         pair=True,
     ),
+    "serve": Job(help="policy server for robots (openpi's websocket protocol)", run=_serve),
+    "loadtest": Job(help="many clients at once against a policy server (--server)", run=_loadtest),
     "convert": Job(help="a released checkpoint or a Qwen3-VL into a policy, and back (--to)", run=_convert),
 }
 """command -> job"""

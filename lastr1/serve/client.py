@@ -168,7 +168,7 @@ def _read(reply: str | bytes, greeting: Greeting) -> tuple[Any, dict[str, float]
         raise WireError(f"the answer holds no actions f32 {list(shape)}")
     if not np.isfinite(actions).all():
         raise WireError("the answer holds actions that are not finite")
-    timing = message["server_timing"] if "server_timing" in message else None
+    timing = message.get("server_timing")
     if not isinstance(timing, dict) or not isinstance(timing.get("total_ms"), float):
         raise WireError("the answer does not say how long it took (server_timing)")
     return actions, timing

@@ -1,0 +1,189 @@
+"""Requests of many clients in one forward pass, with thoughts short enough for their deadlines.  Torch-free.
+
+While one batch is decided the next one gathers, so nobody waits for company.  A batch thinks as long as its
+most urgent request allows; what it costs to think is what it cost lately.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lastr1.types import ActionChunk, Observation
+
+RECENT = 32
+"""batches that say how slow the machine is at present"""
+PRUDENCE = 0.9
+"""quantile of them that is reckoned with"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a forward pass decided."""
+
+    chunks: tuple[ActionChunk, ...]
+    groups: tuple[int, ...]
+    """of each thought"""
+    ran: int
+    """groups that were computed: the longest thought of the batch, or all of them"""
+
+
+class Thinker(Protocol):
+    """A policy that decides; blocks, and is called by one thread at a time."""
+
+    @property
+    def groups(self) -> int:
+        """K: groups a thought may have; 0 without thoughts."""
+
+    def decide(self, observations: Sequence[Observation], cap: int) -> Batch:
+        """Think at most `cap` groups (1..K; K = 0: 0), act."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of a forward pass on a quiet machine: alone, and for each further request."""
+
+    alone: float
+    further: float
+
+
+class Costs:
+    """How long a batch will take, from what was measured at the start and what the last batches took."""
+
+    def __init__(self, quiet: Mapping[int, Cost]) -> None:
+        """`quiet`: groups -> cost."""
+        self._quiet = dict(quiet)
+        self._ratios: deque[float] = deque(maxlen=RECENT)
+
+    def seconds(self, groups: int, batch: int) -> float:
+        """A prudent estimate for thoughts of `groups` groups."""
+        ratios = sorted(self._ratios)
+        slowness = ratios[int(PRUDENCE * len(ratios))] if ratios else 1.0
+        return slowness * self._reckoned(groups, batch)
+
+    def note(self, groups: int, batch: int, seconds: float) -> None:
+        """A batch took so long."""
+        self._ratios.append(seconds / self._reckoned(groups, batch))
+
+    def cap(self, left: float, batch: int) -> int:
+        """The longest thought that `left` seconds are enough for; the shortest if none is."""
+        fitting = [k for k in self._quiet if self.seconds(k, batch) <= left]
+        return max(fitting, default=min(self._quiet))
+
+    def least(self) -> float:
+        """Seconds below which nothing can be decided."""
+        return self.seconds(min(self._quiet), 1)
+
+    def _reckoned(self, groups: int, batch: int) -> float:
+        cost = self._quiet[groups]
+        return cost.alone + cost.further * (batch - 1)
+
+
+class Late(Exception):
+    """A deadline that cannot be met any more: one line."""
+
+
+class Failed(Exception):
+    """The forward pass failed: one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One decision and how it came about."""
+
+    chunk: ActionChunk
+    groups: int
+    cap: int
+    batch: int
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Waiting:
+    observation: Observation
+    deadline: float
+    """`time.perf_counter` at which the answer is due"""
+    answer: asyncio.Future[Answer]
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Gathers requests; `run` decides them until it is cancelled."""
+
+    def __init__(self, thinker: Thinker, costs: Costs, largest: int) -> None:
+        self._thinker, self._costs, self._largest = thinker, costs, largest
+        self._waiting: list[_Waiting] = []
+        self._arrived = asyncio.Event()
+
+    async def decide(self, observation: Observation, deadline: float) -> Answer:
+        """Wait for a decision that is due at `deadline` (`time.perf_counter`).
+
+        `Late` at once when that cannot be met; `Failed` when the forward pass breaks.  Cancelling withdraws
+        the request.
+        """
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(observation=observation, deadline=deadline, answer=answer))
+        self._arrived.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Decide whatever waits, batch after batch."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "thinker") as thread:
+            while True:
+                await self._arrived.wait()
+                batch, cap = self._next()
+                if not batch:
+                    continue
+                began = time.perf_counter()
+                observations = [w.observation for w in batch]
+                try:
+                    decided = await loop.run_in_executor(thread, self._thinker.decide, observations, cap)
+                except RuntimeError as error:  # torch: out of memory, most likely; the next batch may fit
+                    for waiting in batch:
+                        _fail(waiting, Failed(f"the policy failed: {str(error).splitlines()[0]:.200}"))
+                    continue
+                seconds = time.perf_counter() - began
+                self._costs.note(decided.ran, len(batch), seconds)
+                _hand_out(batch, decided, cap, began, seconds)
+
+    def _next(self) -> tuple[list[_Waiting], int]:
+        """The most urgent requests, and how many groups they leave room for."""
+        now = time.perf_counter()
+        ordered = sorted((w for w in self._waiting if not w.answer.done()), key=lambda w: w.deadline)
+        least = self._costs.least()
+        for late in (w for w in ordered if w.deadline - now < least):
+            left = 1000 * (late.deadline - now)
+            _fail(late, Late(f"late: a decision takes {1000 * least:.0f} ms, {left:.0f} ms are left"))
+        ordered = [w for w in ordered if not w.answer.done()]
+        batch, self._waiting = ordered[: self._largest], ordered[self._largest :]
+        if not self._waiting:
+            self._arrived.clear()
+        if not batch:
+            return [], 0
+        return batch, self._costs.cap(batch[0].deadline - now, len(batch))
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)
+
+
+def _hand_out(batch: list[_Waiting], decided: Batch, cap: int, began: float, seconds: float) -> None:
+    for waiting, chunk, groups in zip(batch, decided.chunks, decided.groups, strict=True):
+        if waiting.answer.done():  # withdrawn meanwhile
+            continue
+        waiting.answer.set_result(
+            Answer(
+                chunk=chunk,
+                groups=groups,
+                cap=cap,
+                batch=len(batch),
+                queue_s=began - waiting.since,
+                infer_s=seconds,
+            )
+        )
