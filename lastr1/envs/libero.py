@@ -27,18 +27,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lastr1.envs import libero_stack
 from lastr1.envs.base import Setup, Start
 from lastr1.envs.libero_stack import (
     PINNED,
     Shutter,
+    axis_angle,
     global_generator,
     import_stack,
     leave_out,
+    libero_spec,
     take_context,
     turned,
 )
-from lastr1.envs.libero_stack import libero_spec as libero_spec  # part of this module's face
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -171,16 +171,16 @@ class LiberoEnv:
     def observe(self) -> Observation:
         """What the policy sees now."""
         sensed = self._robosuite._get_observations()
-        image = sensed[f"{self._camera}_image"] if self._looked else self.frame(self._image)
+        image = turned(sensed[f"{self._camera}_image"]) if self._looked else self.frame(self._image)
         state = np.concatenate(
             [
                 sensed["robot0_eef_pos"],
-                libero_stack.axis_angle(sensed["robot0_eef_quat"]),
+                axis_angle(sensed["robot0_eef_quat"]),
                 sensed["robot0_gripper_qpos"],
             ]
         )
         return Observation(
-            images={self._camera: turned(image) if self._looked else image},
+            images={self._camera: image},
             state=state.astype(np.float32),
             instruction=self.tasks[self._task],
         )

@@ -8,7 +8,7 @@ import pytest
 from lastr1.config import EnvConfig
 from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot_writer import write_recording
-from lastr1.envs.libero import libero_spec
+from lastr1.envs.libero_stack import libero_spec
 from lastr1.report import conventions
 from lastr1.report.conventions import check_demo
 from lastr1.spec import Camera

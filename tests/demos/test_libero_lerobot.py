@@ -14,7 +14,7 @@ from lastr1.demos.dataset import Demonstration
 from lastr1.demos.lerobot import open_recording
 from lastr1.demos.lerobot_writer import write_recording
 from lastr1.demos.libero_raw import as_libero
-from lastr1.envs.libero import libero_spec
+from lastr1.envs.libero_stack import libero_spec
 from lastr1.spec import Camera
 from lastr1.train.run import load_demonstrations
 from lastr1.types import UserError

@@ -4,34 +4,20 @@ import contextlib
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from lastr1.envs.base import Start
 from lastr1.envs.check import check_env
-from lastr1.envs.libero import CAPS, LiberoEnv, libero_spec
-from lastr1.envs.libero_stack import axis_angle
+from lastr1.envs.libero import CAPS, LiberoEnv
+from lastr1.envs.libero_stack import axis_angle, libero_spec
 from lastr1.types import ActionChunk, UserError
 
 pytestmark = pytest.mark.sim
 CHUNK = 8
-
-
-def make(suite: str, **options: Any) -> LiberoEnv:
-    try:
-        return LiberoEnv(suite, **options)
-    except UserError as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[LiberoEnv]:
-    env = make("libero_object")
-    yield env
-    env.close()
+Make = Callable[..., LiberoEnv]
 
 
 def physics(env: LiberoEnv) -> np.ndarray:
@@ -204,10 +190,12 @@ def test_contract(env: LiberoEnv) -> None:
 @pytest.mark.parametrize(
     ("suite", "task"), [("libero_object", 0), ("libero_spatial", 4), ("libero_goal", 3), ("libero_10", 2)]
 )
-def test_cheap_reset_and_single_drawing_equal_the_stock_environment(suite: str, task: int) -> None:
+def test_cheap_reset_and_single_drawing_equal_the_stock_environment(
+    libero: Make, suite: str, task: int
+) -> None:
     """Bit for bit: 24 random control steps after the scene was used for something else."""
     actions = random_actions(3 * CHUNK)
-    env = make(suite)
+    env = libero(suite)
     env.reset(Start(task=task, state=7))
     for seed in range(3):
         env.play(ActionChunk(actions=random_actions(CHUNK, seed + 1)))
@@ -227,10 +215,10 @@ def test_cheap_reset_and_single_drawing_equal_the_stock_environment(suite: str, 
 
 
 @pytest.mark.slow
-def test_released_patch_lifts_one_entry_of_one_task() -> None:
+def test_released_patch_lifts_one_entry_of_one_task(libero: Make) -> None:
     heights = {}
     for patch in (False, True):
-        env = make("libero_spatial", released_init_patch=patch)
+        env = libero("libero_spatial", released_init_patch=patch)
         env._build(5)
         given = []
         inner = env._sim.set_init_state

@@ -1,6 +1,7 @@
 """What makes LIBERO cheaper here, against robosuite's own way: same states, same pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
@@ -9,25 +10,11 @@ import pytest
 
 from lastr1.envs.base import Start
 from lastr1.envs.libero import LiberoEnv
-from lastr1.envs.libero_step import LeanStep
-from lastr1.types import ActionChunk, UserError
+from lastr1.types import ActionChunk
 
 pytestmark = pytest.mark.sim
 STEPS = 104
-
-
-def make(suite: str, **options: Any) -> LiberoEnv:
-    try:
-        return LiberoEnv(suite, **options)
-    except UserError as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[LiberoEnv]:
-    env = make("libero_object")
-    yield env
-    env.close()
+Make = Callable[..., LiberoEnv]
 
 
 def commands(count: int) -> np.ndarray:
@@ -54,7 +41,7 @@ def trajectory(
 
     `lift` (m): the goal's object begins that high above the goal's place.
     """
-    with mock.patch("lastr1.envs.libero_step.LeanStep", LeanStep if lean else StockStep):
+    with nullcontext() if lean else mock.patch("lastr1.envs.libero_step.LeanStep", StockStep):
         env.reset(start)  # the settling steps too: the first after a reset is special
     env._shutter.open = False
     world, step = env.simulation, env._lean
@@ -94,10 +81,10 @@ def test_success_is_seen_in_the_same_step(env: LiberoEnv) -> None:
     assert set(found[0]) == {False, True}
 
 
-def test_two_scenes_of_one_process_draw_their_own_pictures(env: LiberoEnv) -> None:
+def test_two_scenes_of_one_process_draw_their_own_pictures(libero: Make, env: LiberoEnv) -> None:
     """robosuite draws in whichever context was made last, and frees textures there."""
     alone = env.reset(Start(task=0, state=0)).images["agentview"]
-    other = make("libero_object")
+    other = libero("libero_object")
     strange = other.reset(Start(task=1, state=0)).images["agentview"]
     np.testing.assert_array_equal(env.reset(Start(task=0, state=0)).images["agentview"], alone)
     assert np.abs(strange.astype(int) - alone).mean() > 1.0
@@ -114,8 +101,8 @@ def test_two_scenes_of_one_process_draw_their_own_pictures(env: LiberoEnv) -> No
         ("libero_object", 7), ("libero_spatial", 4), ("libero_goal", 3), ("libero_10", 2), ("libero_90", 30)
     ],
 )  # fmt: skip
-def test_lean_step_on_every_suite(suite: str, task: int) -> None:
-    env = make(suite)
+def test_lean_step_on_every_suite(libero: Make, suite: str, task: int) -> None:
+    env = libero(suite)
     rows = same(env, Start(task=task, state=2), commands(STEPS))
     assert np.ptp(rows[:, 1:], axis=0).max() > 0.1
     env.close()
@@ -123,12 +110,12 @@ def test_lean_step_on_every_suite(suite: str, task: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("render", ["no_reflections", "coarse"])
-def test_cheaper_drawing_changes_pixels_says_so_and_changes_nothing_else(render: str) -> None:
+def test_cheaper_drawing_changes_pixels_says_so_and_changes_nothing_else(libero: Make, render: str) -> None:
     """The goal suite, whose stove reflects."""
     seen, said = {}, {}
     chunk = ActionChunk(actions=np.zeros((8, 7), np.float32))
     for how in ("full", render):
-        env = make("libero_goal", render=how)
+        env = libero("libero_goal", render=how)
         seen[how] = env.reset(Start(task=0, state=0)), env.play(chunk).observation
         said[how] = env.describe().render
         env.close()
