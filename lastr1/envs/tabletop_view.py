@@ -56,8 +56,8 @@ CORNERS = np.array([[3 * (c >> i & 1) + i for i in range(3)] for c in range(8)])
 Solid = tuple[Box, str, float]  # where, colour, opacity; a shadow is a flat box
 
 
-def _behind(a: Box, b: Box, eye: float = 0.0) -> bool:
-    """Whether box `a` is to be painted before box `b` (they do not overlap in space); `eye`: its x."""
+def _behind(a: Box, b: Box, eye: float) -> bool:
+    """Whether box `a` is to be painted before box `b` (they do not overlap in space); `eye`: its x in m."""
     if a[5] <= b[2] + EPS or b[5] <= a[2] + EPS:
         return a[5] <= b[2] + EPS
     if a[1] >= b[4] - EPS or b[1] >= a[4] - EPS:

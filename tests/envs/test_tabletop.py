@@ -8,8 +8,8 @@ from lastr1.envs.expert import TabletopExpert, collect_episode
 from lastr1.envs.raster import Camera, paint
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.envs.tabletop_tasks import COLORS, SUITES, scene, solved
-from lastr1.envs.tabletop_things import Arm, Body, Spot
-from lastr1.envs.tabletop_view import View, _behind
+from lastr1.envs.tabletop_things import SIDE, Arm, Body, Spot
+from lastr1.envs.tabletop_view import COLOR, RIGHT, SHADES, View, _behind
 from lastr1.envs.tabletop_world import World
 from lastr1.types import ActionChunk, UserError
 
@@ -86,8 +86,23 @@ def test_what_lies_below_or_beyond_is_painted_first():
     far = (0.0, 0.1, 0.0, 0.1, 0.2, 0.1)
     right = (0.1, 0.0, 0.0, 0.2, 0.1, 0.1)  # the camera is at x = 0: what is farther out is behind
     for first, then in ((low, high), (far, low), (right, low)):
-        assert _behind(first, then)
-        assert not _behind(then, first)
+        assert _behind(first, then, eye=0.0)
+        assert not _behind(then, first, eye=0.0)
+    # Seen from beyond their common side, the order turns.
+    assert _behind(low, right, eye=0.2)
+    assert not _behind(right, low, eye=0.2)
+
+
+def test_another_eye_sees_other_sides():
+    """From 0.4 m to the right: the right side of the left block, unless another one stands close to it."""
+    view = View(256, (0.4, -0.5, 0.72))
+    side = view.camera.project(np.array([0.1 + SIDE / 2, 0.0, SIDE / 2])).astype(int)
+    left, right = block("red", 0.1), block("blue", 0.101 + SIDE)
+    alone = view.image(world(left))[side[1], side[0]]
+    assert alone == pytest.approx(COLOR["red"] * SHADES[RIGHT], abs=2)
+    for bodies in ((left, right), (right, left)):
+        red, _, blue = view.image(world(*bodies))[side[1], side[0]].astype(int)
+        assert blue > red + 50
 
 
 # Suites and episodes
