@@ -1,4 +1,4 @@
-"""Which files a suite's tasks come from, and whether they are the same elsewhere."""
+"""Which files a suite's tasks come from, by their hashes: to tell whether they are the same elsewhere."""
 
 import contextlib
 import hashlib

@@ -24,7 +24,7 @@ class Setup:
     image: int
     """pixels"""
     render: str
-    """what is drawn: `full`, or the name of what is left out"""
+    """how: as `EnvConfig.render` says"""
     renderer: str
     """backend and driver, for example `egl: llvmpipe`"""
     patches: tuple[str, ...]

@@ -1,26 +1,10 @@
-import json
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from lastr1.rollout.record import EpisodeLine, EpisodeLog, read_episodes, write_video
-from lastr1.types import UserError
-
-
-def line(task: int) -> EpisodeLine:
-    return EpisodeLine(
-        iteration=1,
-        task=task,
-        state=None if task else 4,
-        seed=task,
-        success=task == 1,
-        steps=9,
-        groups=(1, 4),
-        seconds=0.5,
-        version=2,
-    )
+from lastr1.rollout.record import write_video
 
 
 def test_a_video_that_browsers_play(tmp_path: Path) -> None:
@@ -43,30 +27,3 @@ def test_a_video_that_browsers_play(tmp_path: Path) -> None:
         write_video(path, frames[:0], 10.0)
     with pytest.raises(ValueError, match="float64"):
         write_video(path, frames / 255, 10.0)  # type: ignore[arg-type]
-
-
-def test_a_log_grows_and_survives_being_killed(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "episodes.jsonl"
-    with EpisodeLog(path) as log:
-        log.write(line(0))
-        assert read_episodes(path) == (line(0),)
-    with path.open("a") as file:
-        file.write('{"task": 3, "st')
-    assert read_episodes(path) == (line(0),)
-    with EpisodeLog(path) as log:
-        log.write(line(1))
-    assert read_episodes(path) == (line(0), line(1))
-    assert len(path.read_text().splitlines()) == 2
-
-
-def test_a_damaged_log_names_the_line(tmp_path: Path) -> None:
-    path = tmp_path / "episodes.jsonl"
-    with EpisodeLog(path) as log:
-        log.write(line(0))
-    good = path.read_text()
-    path.write_text(good + "nothing\n" + good)
-    with pytest.raises(UserError, match="line 2 is no JSON"):
-        read_episodes(path)
-    path.write_text(good + json.dumps({"task": 1}) + "\n")
-    with pytest.raises(UserError, match="line 2 is no episode"):
-        read_episodes(path)
