@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.protocol import State
 
 from lastr1.serve.keys import request_of
 from lastr1.serve.wire import Greeting, WireError, agree, pack, understand, unpack
@@ -63,6 +64,11 @@ class PolicyClient:
     def chunk(self) -> int:
         """C: control steps of a decision."""
         return self._greeting.chunk
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there, as far as the network has said; `decide` connects anew."""
+        return self._connection is not None and self._connection.state is State.OPEN
 
     def match(self, robot: RobotSpec) -> None:
         """`UserError` names every camera, state, action and rate in which `robot` differs from `spec`."""
