@@ -6,7 +6,8 @@ Axes: B decisions, P padded prompt.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,9 +96,14 @@ class PromptBuilder:
             raise ValueError(f"image size {image} must be a multiple of {patch * MERGE} pixels")
         self.tokenizer = tokenizer
         self.tokens = special_tokens(tokenizer)
-        self.cameras = tuple(camera.name for camera in spec.cameras)
+        self.spec, self.cameras = spec, tuple(camera.name for camera in spec.cameras)
         self.image, self.crop, self.patch = image, crop, patch
         self._ids = lru_cache(maxsize=4096)(self._tokenise)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On its way to another process: made anew there, for a cache does not travel."""
+        again = partial(PromptBuilder, image=self.image, crop=self.crop, patch=self.patch)
+        return again, (self.tokenizer, self.spec)
 
     def _tokenise(self, instruction: str) -> tuple[int, ...]:
         pads = (self.image // self.patch // MERGE) ** 2

@@ -77,8 +77,8 @@ def open_team(config: Config, checkpoint: Path, *, training: bool = False) -> It
         if count > 1:
             torch.set_num_threads(max(1, threads // count))
             stack.callback(torch.set_num_threads, threads)
-            shared = share_parameters(bundle.policy)
-            found = [Replica(config, checkpoint, training, shared, i) for i in range(1, count)]
+            share_parameters(bundle.policy)
+            found = [Replica(config, bundle, i) for i in range(1, count)]
             replicas = [stack.enter_context(contextlib.closing(replica)) for replica in found]
         else:
             replicas = []
@@ -90,28 +90,20 @@ def _load(config: Config, checkpoint: Path, spec: RobotSpec, training: bool) -> 
     if training:
         return run.load_policy(checkpoint, spec, device, config.policy, config.adapter)
     bundle = run.load_policy(checkpoint, spec, device)
-    if config.evaluate.both_rules:
-        bundle.policy.note_rules()
+    if config.evaluate.both_rules and bundle.policy.config.stop_likelihood == "consistent":
+        bundle.policy.note_rules()  # the `released` stop is taught as the probability that `first` tests
     return bundle
 
 
 class Replica:
     """Another process with the same policy, and our end of its pipe."""
 
-    def __init__(
-        self,
-        config: Config,
-        checkpoint: Path,
-        training: bool,
-        shared: Tensor,
-        number: int,
-    ) -> None:
+    def __init__(self, config: Config, bundle: Bundle, number: int) -> None:
+        """`bundle`: its parameters are shared already."""
         context = multiprocessing.get_context("spawn")
         self.number = number
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, config, checkpoint, training, shared), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs, config, bundle), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -126,7 +118,7 @@ class Replica:
 
     def _receive(self) -> Any:
         try:
-            answer = pickle.loads(self._pipe.recv_bytes())
+            answer = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join(5.0)
             raise RuntimeError(
@@ -147,13 +139,11 @@ class Replica:
         self._process.join()
 
 
-def _serve(pipe: Connection, config: Config, checkpoint: Path, training: bool, shared: Tensor) -> None:
+def _serve(pipe: Connection, config: Config, bundle: Bundle) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
     threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, config.threads // config.processes))
     with run.open_pool(config) as pool:
-        bundle = _load(config, checkpoint, pool.spec, training)
-        adopt_parameters(bundle.policy, shared)
         player = Player(bundle, pool, -(-config.env.slots // config.processes))
         learner = Learner(bundle, config.lapo, config.optimizer)
 
@@ -172,7 +162,7 @@ def _serve(pipe: Connection, config: Config, checkpoint: Path, training: bool, s
         }
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
-                job, arguments = pickle.loads(pipe.recv_bytes())
+                job, arguments = pipe.recv()
                 try:
                     answer = jobs[job](*arguments)
                 except Exception as error:  # raised again by whoever asked
@@ -180,25 +170,21 @@ def _serve(pipe: Connection, config: Config, checkpoint: Path, training: bool, s
                 _send(pipe, answer)
 
 
-def share_parameters(policy: LatentPolicy) -> Tensor:
-    """Move all parameters into one tensor in shared memory, and return it."""
-    size = sum(p.numel() for p in policy.parameters())
-    shared: Tensor = torch.empty(size).share_memory_()  # type: ignore[no-untyped-call]
-    shared.copy_(torch.cat([p.detach().flatten() for p in policy.parameters()]))
-    adopt_parameters(policy, shared)
-    return shared
-
-
-def adopt_parameters(policy: LatentPolicy, shared: Tensor) -> None:
-    """Make the parameters views of `shared`."""
+def share_parameters(policy: LatentPolicy) -> None:
+    """Move all parameters into one tensor in shared memory: a tensor each would be a file handle each."""
     parameters = list(policy.parameters())
-    parts = torch.split(shared, [p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
+    sizes = [p.numel() for p in parameters]
+    shared: Tensor = torch.empty(sum(sizes)).share_memory_()  # type: ignore[no-untyped-call]
+    for parameter, part in zip(parameters, torch.split(shared, sizes), strict=True):
+        part.copy_(parameter.detach().flatten())
         parameter.data = part.view_as(parameter)
 
 
 class _Pickler(pickle.Pickler):
-    """Tensors travel as arrays: torch's own way would send the whole storage behind every row."""
+    """Tensors travel as arrays, which `Connection.recv` reads like anything else.
+
+    `Connection.send` would have torch put the whole storage behind every row into shared memory.
+    """
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Tensor):

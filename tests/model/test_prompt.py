@@ -1,6 +1,7 @@
 """The chat template, its tokens and its padding (ALGORITHM.md 2.2, 2.3).  Axes: P padded prompt."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,15 @@ def test_observations_become_the_batch_of_their_crops(builder, observations):
 
 
 REAL = Path(os.environ.get("LASTR1_QWEN_TOKENIZER", "absent"))
+
+
+def test_a_builder_travels_to_another_process(builder):
+    """Its cache stays behind: what is asked before and after gives the same tokens."""
+    prompts = builder()
+    here = prompts.batch(["put it there"], pictures(1))
+    there = pickle.loads(pickle.dumps(prompts)).batch(["put it there"], pictures(1))
+    assert torch.equal(here.token_ids, there.token_ids)
+    assert torch.equal(here.patches, there.patches)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="LASTR1_QWEN_TOKENIZER names no tokenizer.json of Qwen3")

@@ -1,6 +1,7 @@
 """Policy processes side by side: what they do together is what one does alone."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from lastr1.config import Config
 from lastr1.envs.base import Start
 from lastr1.knobs import from_dict
 from lastr1.rollout.batch import make_rollout
+from lastr1.train import run
 from lastr1.train.learner import Learner, shares
 from lastr1.train.reinforce import improve
 from lastr1.train.team import open_team
@@ -62,6 +64,21 @@ def test_two_processes_play_the_episodes_of_one(open_toy, noise):
             assert {e.version for e in episodes} == {7}
             found.append([_facts(e) for e in [*episodes, *team.play(STARTS[:1], noise=noise)]])
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_only_one_process_reads_the_policy(warmed, tmp_path, monkeypatch):
+    """What lies on disk may be another one by the time the second begins."""
+    checkpoint, read = shutil.copytree(warmed[0], tmp_path / "last"), run.load_policy
+
+    def read_and_remove(directory, *arguments):
+        bundle = read(directory, *arguments)
+        shutil.rmtree(directory)
+        return bundle
+
+    monkeypatch.setattr(run, "load_policy", read_and_remove)
+    with open_team(replace(warmed[1], processes=2), checkpoint) as team:
+        assert len(team.play(STARTS[:2], noise=3)) == 2
 
 
 @pytest.mark.slow
