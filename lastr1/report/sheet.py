@@ -8,19 +8,19 @@ from matplotlib.figure import Figure
 from lastr1.config import EnvConfig
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
-from lastr1.report.figure import LIGHT, Look
+from lastr1.report.figure import LIGHT
 from lastr1.train.progress import track
 
 COLUMNS = 5
 
 
-def contact_sheet(config: EnvConfig, path: Path, look: Look = LIGHT) -> Path:
+def contact_sheet(config: EnvConfig, path: Path) -> Path:
     """Write what the policy sees first in each task (stored state 0, or seed 0) as a PNG; its path."""
     env = make_env(config)
     tasks = config.tasks if config.tasks is not None else tuple(range(len(env.tasks)))
     state = 0 if env.stored_states else None
     rows = -(-len(tasks) // COLUMNS)
-    figure = Figure(figsize=(2.6 * COLUMNS, 3.4 * rows), dpi=100, layout="constrained", facecolor=look.paper)
+    figure = Figure(figsize=(2.6 * COLUMNS, 3.4 * rows), dpi=100, layout="constrained")
     cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for cell in cells:
         cell.axis("off")
@@ -29,7 +29,7 @@ def contact_sheet(config: EnvConfig, path: Path, look: Look = LIGHT) -> Path:
             seen = env.reset(Start(task=task, state=state))
             cell.imshow(next(iter(seen.images.values())))
             title = textwrap.fill(f"{task}: {seen.instruction}", 34)
-            cell.set_title(title, fontsize=9, color=look.ink, loc="left")
+            cell.set_title(title, fontsize=9, color=LIGHT.ink, loc="left")
             bar.advance()
     env.close()
     path.parent.mkdir(parents=True, exist_ok=True)
