@@ -323,6 +323,10 @@ class EnvConfig:
     """environments played side by side"""
     workers: int = 1
     """simulator processes (0: inside the main process; -1: one per core, at most one per slot)"""
+    deadline: float = 120.0
+    """seconds that a simulator process may take for one call before it counts as hung and is replaced"""
+    restarts: int = 20
+    """losses in a row, with no episode that ends in between, that a run survives"""
     render: Literal["full", "no_reflections", "coarse"] = "full"
     """LIBERO: `no_reflections`, or `coarse`, which also drops multisampling, draw two and three times as fast
     and change pixels (recorded in results)"""
@@ -330,9 +334,36 @@ class EnvConfig:
     """reproduce the release's edit of one initial state of libero_spatial (recorded in results)"""
 
     def __post_init__(self) -> None:
-        positive(self, "image", "slots")
+        positive(self, "image", "slots", "deadline")
+        if self.restarts < 0:
+            raise ValueError(f"restarts must be 0 or more, not {self.restarts}")
         if self.workers < -1:
             raise ValueError(f"workers {self.workers}: a number of processes, or -1 for one per core")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaosConfig:
+    """Faults planted in simulators, to see that a run survives them; chances per call of a simulator."""
+
+    kill: float = 0.0
+    """its process dies"""
+    hang: float = 0.0
+    """its process never answers (see `env.deadline`)"""
+    corrupt: float = 0.0
+    """it answers what cannot be: numbers that are not finite, wrong shapes, missing cameras, ..."""
+    slow: float = 0.0
+    """it answers `delay` seconds late"""
+    delay: float = 1.0
+    """seconds"""
+    seed: int = 0
+    """of the faults alone: what is played does not depend on it"""
+
+    def __post_init__(self) -> None:
+        chances = (self.kill, self.hang, self.corrupt, self.slow)
+        if min(chances) < 0 or sum(chances) > 1 or self.delay < 0:
+            raise ValueError(
+                f"chaos: chances {chances} must be in [0, 1], also together; delay {self.delay} 0 or more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -470,4 +501,9 @@ class Config:
             raise ValueError(
                 f"lapo.advantage {self.lapo.advantage} compares episodes of one start: "
                 f"set reinforce.group to 2 or more, not {self.reinforce.group}"
+            )
+    chaos: ChaosConfig = field(default_factory=ChaosConfig)
+        if self.env.workers == 0 and (self.chaos.kill or self.chaos.hang):
+            raise ValueError(
+                "chaos.kill and chaos.hang end a simulator's process: set env.workers to 1 or more"
             )

@@ -1,4 +1,7 @@
-"""Does a simulator keep the contract of `lastr1.envs.base`?  Every environment of the package must pass."""
+"""Does a simulator keep the contract of `lastr1.envs.base`?  Every environment of the package must pass.
+
+`observation_flaw`, `outcome_flaw` and `frame_flaw` also judge every answer while a run is played (`EnvPool`).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from lastr1.envs.base import Env, Start
+from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, Floats, Observation, Outcome
 
 
@@ -58,6 +62,9 @@ def _random(env: Env, rng: np.random.Generator, steps: int) -> ActionChunk:
 
 
 def _check_promises(env: Env) -> None:
+    setup, camera = env.describe(), env.spec.cameras[0]
+    said, true = (setup.cap, setup.camera, setup.image), (env.cap, camera.name, camera.height)
+    _require(said == true, f"describe() says cap, camera and size {said}, they are {true}")
     _require(
         len(env.tasks) > 0 and all(env.tasks), "tasks must name at least one instruction, none of them empty"
     )
@@ -70,21 +77,57 @@ def _check_promises(env: Env) -> None:
         )
 
 
+def observation_flaw(seen: object, spec: RobotSpec) -> str:
+    """What an observation breaks of the robot's promises, whatever the task; empty when it keeps them."""
+    if not isinstance(seen, Observation):
+        return f"{type(seen).__name__} in place of an observation"
+    names = [camera.name for camera in spec.cameras]
+    if list(seen.images) != names:
+        return f"cameras are {list(seen.images)}, the spec promises {names}"
+    for camera in spec.cameras:
+        flaw = _array_flaw(seen.images[camera.name], (camera.height, camera.width, 3), np.uint8)
+        if flaw:
+            return f"camera {camera.name!r} {flaw}"
+    flaw = _array_flaw(seen.state, (len(spec.state),), np.float32)
+    if flaw:
+        return f"state {flaw}"
+    return "" if np.isfinite(seen.state).all() else f"state is not finite: {seen.state.tolist()}"
+
+
+def outcome_flaw(outcome: object, spec: RobotSpec, asked: int) -> str:
+    """The same of the outcome of a chunk of `asked` control steps."""
+    if not isinstance(outcome, Outcome):
+        return f"{type(outcome).__name__} in place of an outcome"
+    ended = outcome.terminated or outcome.truncated
+    if outcome.terminated and outcome.truncated:
+        return "an outcome is both terminated and truncated"
+    if not 1 <= outcome.steps <= asked:
+        return f"play() reports {outcome.steps} steps of a chunk of {asked}"
+    if not ended and outcome.steps != asked:
+        return "a chunk ended early although the episode did not end"
+    if outcome.reward != float(outcome.terminated):
+        return f"reward is {outcome.reward}: 1 on success, otherwise 0"
+    return observation_flaw(outcome.observation, spec)
+
+
+def frame_flaw(frame: object, size: int) -> str:
+    """The same of a frame for videos."""
+    flaw = _array_flaw(frame, (size, size, 3), np.uint8)
+    return f"a frame {flaw}" if flaw else ""
+
+
+def _array_flaw(array: object, shape: tuple[int, ...], kind: type[np.generic]) -> str:
+    if not isinstance(array, np.ndarray):
+        return f"is a {type(array).__name__}, expected an array"
+    if array.shape != shape:
+        return f"has shape {array.shape}, the spec promises {shape}"
+    return "" if array.dtype == kind else f"is {array.dtype}, expected {kind.__name__}"
+
+
 def _check_observation(env: Env, seen: Observation, task: int) -> None:
-    names = [camera.name for camera in env.spec.cameras]
-    _require(list(seen.images) == names, f"cameras are {list(seen.images)}, the spec promises {names}")
-    for camera in env.spec.cameras:
-        image = seen.images[camera.name]
-        shape = (camera.height, camera.width, 3)
-        _require(
-            image.shape == shape, f"camera {camera.name!r}: shape {image.shape}, the spec promises {shape}"
-        )
-        _require(image.dtype == np.uint8, f"camera {camera.name!r}: {image.dtype}, expected uint8")
-    state = seen.state
-    size = (len(env.spec.state),)
-    _require(state.shape == size, f"state has shape {state.shape}, the spec promises {size}")
-    _require(state.dtype == np.float32, f"state is {state.dtype}, expected float32")
-    for dim, value in zip(env.spec.state, state.tolist(), strict=True):
+    flaw = observation_flaw(seen, env.spec)
+    _require(not flaw, flaw)
+    for dim, value in zip(env.spec.state, seen.state.tolist(), strict=True):
         inside = dim.low - 1e-6 <= value <= dim.high + 1e-6
         _require(inside, f"state {dim.name} is {value}, outside {dim.low}..{dim.high}")
     _require(
@@ -93,14 +136,9 @@ def _check_observation(env: Env, seen: Observation, task: int) -> None:
 
 
 def _check_outcome(env: Env, outcome: Outcome, task: int, asked: int) -> None:
+    flaw = outcome_flaw(outcome, env.spec, asked)
+    _require(not flaw, flaw)
     _check_observation(env, outcome.observation, task)
-    _require(1 <= outcome.steps <= asked, f"play() reports {outcome.steps} steps of a chunk of {asked}")
-    _require(not (outcome.terminated and outcome.truncated), "an outcome is both terminated and truncated")
-    ended = outcome.terminated or outcome.truncated
-    _require(ended or outcome.steps == asked, "a chunk ended early although the episode did not end")
-    _require(
-        outcome.reward == float(outcome.terminated), f"reward is {outcome.reward}: 1 on success, otherwise 0"
-    )
 
 
 def _check_determinism(env: Env, start: Start, chunk: ActionChunk) -> None:

@@ -1,21 +1,29 @@
 """Many environments in several processes behind one batched interface.  Torch-free.
 
-A worker that crashes or hangs is replaced; the episodes it was playing are reported as `EnvLost`, so that
-whoever started them can start them again.
+A worker that crashes, hangs or lies (answers what its robot's spec or the contract of `Env` rules out) is
+replaced; the episodes it was playing are reported as `EnvLost`, so that whoever started them can start them
+again.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import numpy as np
 
+from lastr1.config import ChaosConfig
 from lastr1.envs.base import Env, Setup, Start
-from lastr1.envs.worker import Answer, Backend, EnvLost, Here, Processes, Request
+from lastr1.envs.chaos import Chaos, Fault, Struck
+from lastr1.envs.check import frame_flaw, observation_flaw, outcome_flaw
+from lastr1.envs.worker import Answer, Backend, EnvLost, Here, Loss, Processes, Request
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
 __all__ = ["EnvLost", "EnvPool"]
+
+CALM = ChaosConfig()
+"""no faults"""
 
 
 class EnvPool:
@@ -23,8 +31,9 @@ class EnvPool:
 
     0 workers: all in this process; -1: as many as this process may use cores, but no more than slots.
     `make` builds one environment and must be picklable.  An environment that takes longer than `deadline`
-    seconds for one call counts as hung.  After more than `restarts` losses `RuntimeError` names the last.
-    Errors of the user (`UserError`) raised in a worker are raised here.  Not for several threads at once.
+    seconds for one call counts as hung.  After more than `restarts` losses in a row, with no episode that
+    ended in between, `UserError` names the last one.  Errors of the user (`UserError`) raised in a worker are
+    raised here.  `chaos` plants faults.  Not for several threads at once.
     """
 
     def __init__(
@@ -35,6 +44,7 @@ class EnvPool:
         workers: int,
         deadline: float = 120.0,
         restarts: int = 20,
+        chaos: ChaosConfig = CALM,
     ) -> None:
         if slots < 1 or workers < -1 or deadline <= 0:
             raise ValueError(
@@ -46,7 +56,8 @@ class EnvPool:
             Processes(make, slots=slots, workers=workers, deadline=deadline) if workers else Here(make)
         )
         self._slots = slots
-        self._restarts_left = restarts
+        self._restarts, self._in_a_row = restarts, 0
+        self._chaos = Chaos(chaos)
         self._running: set[int] = set()
         self._lost: dict[int, EnvLost] = {}  # episodes lost beside a call about other slots
         try:
@@ -62,20 +73,21 @@ class EnvPool:
         self.cap: int = facts.cap
         self.setup: Setup = facts.setup
 
-    def reset(self, starts: Mapping[int, Start]) -> dict[int, Observation]:
-        """Begin an episode in each given slot.  A slot whose worker is lost meanwhile is tried again."""
+    @property
+    def planted(self) -> Counter[Fault]:
+        """Faults of `chaos` so far."""
+        return self._chaos.planted
+
+    def reset(self, starts: Mapping[int, Start]) -> dict[int, Observation | EnvLost]:
+        """Begin an episode in each given slot."""
         for slot in starts:
             if not 0 <= slot < self._slots:
                 raise ValueError(f"slot {slot} does not exist: the pool has slots 0..{self._slots - 1}")
             self._running.discard(slot)
             self._lost.pop(slot, None)
-        observations: dict[int, Observation] = {}
-        while missing := {slot: start for slot, start in starts.items() if slot not in observations}:
-            for slot, answer in self._ask(missing).items():
-                if not isinstance(answer, EnvLost):
-                    observations[slot] = answer
-                    self._running.add(slot)
-        return {slot: observations[slot] for slot in starts}
+        seen = self._ask(self._struck(starts))
+        self._running |= {slot for slot, answer in seen.items() if not isinstance(answer, EnvLost)}
+        return {slot: seen[slot] for slot in starts}
 
     def play(self, chunks: Mapping[int, ActionChunk]) -> dict[int, Outcome | EnvLost]:
         """Play one chunk in each given slot, side by side.  After `EnvLost` the slot needs a reset."""
@@ -83,7 +95,8 @@ class EnvPool:
         for slot in chunks:
             if slot not in self._running and slot not in outcomes:
                 raise ValueError(f"slot {slot} plays no episode; reset it first")
-        outcomes |= self._ask({slot: chunk for slot, chunk in chunks.items() if slot not in outcomes})
+        asked = {slot: chunk for slot, chunk in chunks.items() if slot not in outcomes}
+        outcomes |= self._ask(self._struck(asked))
         for slot, outcome in outcomes.items():
             if _ended(outcome):
                 self._running.discard(slot)
@@ -100,9 +113,13 @@ class EnvPool:
                 answer = got
         return answer
 
+    def _struck(self, requests: Mapping[int, Start | ActionChunk]) -> dict[int, Request]:
+        return {slot: self._chaos.strike(request) for slot, request in requests.items()}
+
     def _ask(self, requests: Mapping[int, Request]) -> dict[int, Answer]:
         """Ask the environments; account for what was lost, and raise what must not be survived."""
         answers, losses = self._backend.ask(requests)
+        self._find_lies(requests, answers, losses)
         for loss in losses:
             for slot in loss.slots:
                 if slot in requests and not _ended(answers.get(slot)):
@@ -118,11 +135,43 @@ class EnvPool:
         reasons += [
             a.reason for slot, a in answers.items() if isinstance(a, EnvLost) and slot not in affected
         ]
-        self._restarts_left -= len(reasons)
-        if self._restarts_left < 0:
-            self.close()
-            raise RuntimeError(f"environments were lost too often; the last time: {reasons[-1]}")
+        self._count(reasons, ended=any(_ended(a) and not isinstance(a, EnvLost) for a in answers.values()))
         return answers
+
+    def _find_lies(
+        self, requests: Mapping[int, Request], answers: dict[int, Answer], losses: list[Loss]
+    ) -> None:
+        """Add to `losses` the workers that lie; what a liar says of an episode's end does not count."""
+        for slot, answer in answers.items():
+            flaw = self._flaw(requests[slot], answer)
+            if flaw:
+                answers[slot] = EnvLost(reason=f"it lied: {flaw}")
+                if not any(slot in loss.slots for loss in losses):
+                    losses.append(self._backend.discard(slot, f"lied: {flaw}"))
+
+    def _flaw(self, request: Request, answer: Answer) -> str:
+        if isinstance(answer, EnvLost | UserError | ValueError):
+            return ""
+        match request.request if isinstance(request, Struck) else request:
+            case Start():
+                return observation_flaw(answer, self.spec)
+            case ActionChunk(actions=actions):
+                return outcome_flaw(answer, self.spec, len(actions))
+            case int(size):
+                return frame_flaw(answer, size)
+            case None:
+                return ""
+
+    def _count(self, reasons: list[str], *, ended: bool) -> None:
+        """Raise `UserError` when there were too many losses; what is lost together counts once."""
+        self._in_a_row = (1 if reasons else 0) + (0 if ended else self._in_a_row)
+        if self._in_a_row > self._restarts:
+            self.close()
+            raise UserError(
+                f"simulators were lost {self._in_a_row} times while no episode ended, lastly: {reasons[-1]}; "
+                f"repair that, give them more memory (fewer --env.slots) or time (--env.deadline), or "
+                f"raise --env.restarts (now {self._restarts})"
+            )
 
     def close(self) -> None:
         """End all workers."""

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeAlias
 
 from lastr1.envs.base import Env, Setup, Start
+from lastr1.envs.chaos import Struck, suffer
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, UserError
 
@@ -42,7 +43,8 @@ class Facts:
     setup: Setup
 
 
-Request: TypeAlias = Start | ActionChunk | int | None  # reset, play, frame of that size, facts
+# reset, play, either with a fault planted in it, frame of that size, facts
+Request: TypeAlias = Start | ActionChunk | Struck | int | None
 Answer: TypeAlias = (
     Any  # Observation, Outcome, Image or Facts in the same order; EnvLost; or an error to raise
 )
@@ -72,7 +74,7 @@ class Host:
         except Exception as error:  # a simulator may raise anything: the episode is lost, the run goes on
             if isinstance(request, Start) and isinstance(error, ValueError):
                 return error  # the contract of `Env.reset`: no such task or stored state
-            self._discard(slot)
+            self.discard(slot)
             return EnvLost(reason=f"{type(error).__name__}: {error}")
 
     def _run(self, slot: int, request: Request) -> Answer:
@@ -84,6 +86,8 @@ class Host:
                 return env.reset(request)
             case ActionChunk():
                 return env.play(request)
+            case Struck():
+                return suffer(request, lambda: self._run(slot, request.request))
             case int():
                 return env.frame(request)
             case None:
@@ -95,7 +99,8 @@ class Host:
                     setup=env.describe(),
                 )
 
-    def _discard(self, slot: int) -> None:
+    def discard(self, slot: int) -> None:
+        """Close the environment of a slot; the next request builds another."""
         if slot in self._envs:
             with contextlib.suppress(Exception):  # it is broken already
                 self._envs.pop(slot).close()
@@ -103,7 +108,7 @@ class Host:
     def close(self) -> None:
         """Free every environment."""
         for slot in tuple(self._envs):
-            self._discard(slot)
+            self.discard(slot)
 
 
 def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
@@ -133,6 +138,9 @@ class Backend(Protocol):
     def ask(self, requests: Mapping[int, Request]) -> tuple[dict[int, Answer], list[Loss]]:
         """Slot -> answer, and the workers that died; slots of those may be missing among the answers."""
 
+    def discard(self, slot: int, why: str) -> Loss:
+        """Replace whatever the slot lives on: its answers are not to be trusted."""
+
     def close(self) -> None:
         """Free every environment."""
 
@@ -146,6 +154,11 @@ class Here:
     def ask(self, requests: Mapping[int, Request]) -> tuple[dict[int, Answer], list[Loss]]:
         """One after the other; nothing dies but an exception loses its slot."""
         return {slot: self._host.answer(slot, request) for slot, request in requests.items()}, []
+
+    def discard(self, slot: int, why: str) -> Loss:
+        """The slot's environment alone."""
+        self._host.discard(slot)
+        return Loss(slots=(slot,), reason=f"the environment of slot {slot} {why}")
 
     def close(self) -> None:
         """Free every environment."""
@@ -212,6 +225,7 @@ class Processes:
             batches[slot % len(self._workers)].append((slot, request))
         now = time.monotonic()
         due = {w: now + self._deadline + self._workers[w].send(batch) for w, batch in batches.items()}
+        heard = dict.fromkeys(due, now)
         left = {w: len(batch) for w, batch in batches.items()}
         answers: dict[int, Answer] = {}
         losses = []
@@ -222,21 +236,28 @@ class Processes:
                 if self._workers[w].pipe in ready:
                     try:
                         slot, answers[slot] = self._workers[w].pipe.recv()
-                        left[w], due[w] = left[w] - 1, now + self._deadline
+                        left[w], due[w], heard[w] = left[w] - 1, now + self._deadline, now
                     except (EOFError, OSError):
-                        losses.append(self._replace(w, patience=5.0, why="crashed"))
+                        code = self._workers[w].stop(patience=5.0)
+                        losses.append(self._replace(w, f"crashed (exit code {code})"))
                         left[w] = 0
                 elif now >= due[w]:
-                    losses.append(self._replace(w, patience=0.0, why=f"was silent for {self._deadline:g} s"))
+                    self._workers[w].stop(patience=0.0)
+                    losses.append(self._replace(w, f"was silent for {now - heard[w]:.0f} s"))
                     left[w] = 0
             left = {w: count for w, count in left.items() if count}
         return answers, losses
 
-    def _replace(self, w: int, *, patience: float, why: str) -> Loss:
-        code = self._workers[w].stop(patience)
+    def discard(self, slot: int, why: str) -> Loss:
+        """The slot's worker, with all that lives on it."""
+        w = slot % len(self._workers)
+        self._workers[w].stop(patience=0.0)
+        return self._replace(w, why)
+
+    def _replace(self, w: int, why: str) -> Loss:
         self._workers[w] = _Worker(self._make)
         slots = tuple(range(w, self._slots, len(self._workers)))
-        return Loss(slots=slots, reason=f"environment worker {w} {why} (exit code {code})")
+        return Loss(slots=slots, reason=f"environment worker {w} {why}")
 
     def close(self) -> None:
         """End every worker, by force after 5 s."""

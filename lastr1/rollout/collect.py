@@ -45,15 +45,24 @@ class Player:
         """One episode per start, in the order of `starts`.
 
         `noise` seeds every draw by (noise, episode, decision), so the result does not depend on workers; None
-        plays greedily.  Episodes are numbered from `first`.  Finished episodes leave the batch at once; one
-        whose simulator is lost begins anew.
+        plays greedily.  Episodes are numbered from `first`.  Finished episodes leave the batch at once.
+
+        One whose simulator is lost begins anew, from the same start and with the same draws: it becomes the
+        episode that it would have been, so faults bias nothing.  None is dropped or counted twice, and what
+        the lost attempt had reached plays no part.  (A simulator that does not repeat itself gives another
+        draw of the same episode instead; that is biased only if its faults depend on what it would do next.)
         """
         waiting = deque(enumerate(starts, first))
         running: dict[int, _Running] = {}
         done: dict[int, Episode] = {}
         lost: Counter[int] = Counter()
+
+        def again(index: int, start: Start) -> None:
+            waiting.appendleft((index, start))
+            lost[index] += 1
+
         while waiting or running:
-            self._fill(waiting, running)
+            self._fill(waiting, running, again)
             slots = sorted(running)
             decided, chunks = self._decide([running[s] for s in slots], noise)
             outcomes = self.pool.play(dict(zip(slots, chunks, strict=True)))
@@ -61,9 +70,8 @@ class Player:
             for slot, decision in zip(slots, decided, strict=True):
                 game, outcome = running[slot], outcomes[slot]
                 if isinstance(outcome, EnvLost):
-                    waiting.appendleft((game.index, game.start))
-                    lost[game.index] += 1
                     del running[slot]
+                    again(game.index, game.start)
                     continue
                 game.steps.append(Step(decided=decision, reward=outcome.reward, steps=outcome.steps))
                 game.observation = outcome.observation
@@ -74,14 +82,24 @@ class Player:
                 progress(episode)
         return [replace(done[i], lost=lost[i]) for i in sorted(done)]
 
-    def _fill(self, waiting: deque[tuple[int, Start]], running: dict[int, _Running]) -> None:
-        free = [slot for slot in range(self.slots) if slot not in running]
-        begin = {slot: self._next(slot, waiting) for slot in free[: len(waiting)]}
-        observations = self.pool.reset({slot: start for slot, (_, start) in begin.items()}) if begin else {}
-        for slot, (index, start) in begin.items():
-            running[slot] = _Running(
-                index=index, start=start, observation=observations[slot], began=time.perf_counter()
-            )
+    def _fill(
+        self,
+        waiting: deque[tuple[int, Start]],
+        running: dict[int, _Running],
+        again: Callable[[int, Start], None],
+    ) -> None:
+        """Begin an episode in every free slot, as long as some wait."""
+        while waiting and (free := [slot for slot in range(self.slots) if slot not in running]):
+            begin = {slot: self._next(slot, waiting) for slot in free[: len(waiting)]}
+            seen = self.pool.reset({slot: start for slot, (_, start) in begin.items()})
+            for slot, (index, start) in begin.items():
+                observation = seen[slot]
+                if isinstance(observation, EnvLost):
+                    again(index, start)
+                else:
+                    running[slot] = _Running(
+                        index=index, start=start, observation=observation, began=time.perf_counter()
+                    )
 
     def _next(self, slot: int, waiting: deque[tuple[int, Start]]) -> tuple[int, Start]:
         """Of the task whose scene the slot holds; else of one that no slot holds; else the first.

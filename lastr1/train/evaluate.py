@@ -13,7 +13,7 @@ from lastr1.rollout.batch import Episode
 from lastr1.rollout.collect import Player, scene_seed
 
 Row = dict[str, int | bool | float]
-"""an episode: start, success, length, decisions, mean length of its thoughts"""
+"""an episode: start, success, length, decisions, mean length of its thoughts, times its simulator was lost"""
 AGREEMENT = 0.95
 """of the two stop rules, below which `mode` is the headline [3]"""
 
@@ -178,6 +178,7 @@ def _row(episode: Episode, group: int) -> Row:
 def table(result: Evaluation) -> str:
     """The result as lines for a terminal."""
     width = max(len(name) for name in [*result.tasks, "all tasks"])
+        "lost": episode.lost,
     lines = [f"{name:<{width}}  {_line(tally)}" for name, tally in result.tasks.items()]
     lines.append(f"{'all tasks':<{width}}  {_line(result.total)}")
     lines.append(
@@ -206,6 +207,9 @@ def remarks(found: Assessment) -> str:
 
 
 def _by_rule(rules: StopRules) -> tuple[tuple[str, dict[int, int]], ...]:
+    lost = sum(row["lost"] for row in found.evaluation.rows)
+    if lost:
+        lines.append(f"{lost} times an episode lost its simulator and was begun anew")
     return ("first", rules.first), ("mode", rules.mode)
 
 

@@ -43,8 +43,16 @@ def begin(config: Config) -> None:
 
 
 def open_pool(config: Config) -> EnvPool:
-    """The recipe's simulators."""
-    return EnvPool(partial(make_env, config.env), slots=config.env.slots, workers=config.env.workers)
+    """The recipe's simulators, with its chaos."""
+    env = config.env
+    return EnvPool(
+        partial(make_env, env),
+        slots=env.slots,
+        workers=env.workers,
+        deadline=env.deadline,
+        restarts=env.restarts,
+        chaos=config.chaos,
+    )
 
 
 def check_adapter(adapter: AdapterConfig, *, freeze_vision: bool) -> None:

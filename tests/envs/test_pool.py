@@ -19,7 +19,6 @@ import pytest
 
 from lastr1.envs.base import Setup, Start
 from lastr1.envs.pool import EnvLost, EnvPool
-from lastr1.envs.tabletop import TabletopEnv
 from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
@@ -37,7 +36,7 @@ SETUP = Setup(
     packages={},
 )  # fmt: skip
 CRASH, HANG, RAISE, USER = 101, 102, 103, 104  # seeds whose episodes go wrong in `play`
-CRASH_RESET_ONCE, NEVER_RESETS = 105, 106
+CRASH_RESET_ONCE, NEVER_RESETS, LIE = 105, 106, 107
 
 
 class FakeEnv:
@@ -81,13 +80,16 @@ class FakeEnv:
         self.steps += len(played)
         self.x += float(played.sum())
         truncated = self.steps == CAP
+        reward = float("nan") if self.seed == LIE else 0.0
         return Outcome(
-            observation=self._look(), reward=0.0, terminated=False, truncated=truncated, steps=len(played)
+            observation=self._look(), reward=reward, terminated=False, truncated=truncated, steps=len(played)
         )
 
     def frame(self, size: int) -> Image:
         if self.seed == CRASH:
             os._exit(3)
+        if self.seed == LIE:
+            return np.ones((size, size), np.uint8)
         return np.full((size, size, 3), self.steps, np.uint8)
 
     def describe(self) -> Setup:
@@ -119,6 +121,11 @@ def played(outcomes: dict[int, Outcome | EnvLost]) -> dict[int, Outcome]:
     return cast("dict[int, Outcome]", outcomes)
 
 
+def seen(observations: dict[int, Observation | EnvLost]) -> dict[int, Observation]:
+    assert not any(isinstance(o, EnvLost) for o in observations.values())
+    return cast("dict[int, Observation]", observations)
+
+
 @pytest.fixture
 def pool() -> Iterator[EnvPool]:
     """Slots 0, 2, 4 on worker 0 and slots 1, 3 on worker 1."""
@@ -130,9 +137,9 @@ def pool() -> Iterator[EnvPool]:
 def test_any_number_of_workers_gives_the_same_episodes(workers: int) -> None:
     with EnvPool(FakeEnv, slots=4, workers=workers) as pool:
         assert (pool.spec, pool.tasks, pool.stored_states, pool.cap) == (SPEC, ("go", "stop"), 3, CAP)
-        seen = pool.reset({s: Start(task=0, seed=s) for s in (3, 1, 0, 2)})
-        assert list(seen) == [3, 1, 0, 2]
-        assert [float(o.state[0]) for o in seen.values()] == [3, 1, 0, 2]
+        found = seen(pool.reset({s: Start(task=0, seed=s) for s in (3, 1, 0, 2)}))
+        assert list(found) == [3, 1, 0, 2]
+        assert [float(o.state[0]) for o in found.values()] == [3, 1, 0, 2]
         first = played(pool.play({s: chunk(0.5, 0.25 * s) for s in range(4)}))
         assert [o.observation.state[0] for o in first.values()] == [0.5, 1.75, 3.0, 4.25]
         assert first[2].observation.images["front"].tolist() == [[[2, 2, 2]]]
@@ -147,7 +154,9 @@ def test_any_number_of_workers_gives_the_same_episodes(workers: int) -> None:
             pool.reset({1: Start(task=7)})
 
 
-@pytest.mark.parametrize(("seed", "why"), [(CRASH, "crashed .exit code 3"), (HANG, "silent for 2 s")])
+@pytest.mark.parametrize(
+    ("seed", "why"), [(CRASH, "crashed .exit code 3"), (HANG, "silent for 2 s"), (LIE, "lied: reward is nan")]
+)
 def test_a_dead_worker_loses_its_running_episodes_and_no_others(pool: EnvPool, seed: int, why: str) -> None:
     pool.reset({s: Start(task=0, seed=s) for s in (0, 1, 4)} | {2: Start(task=0, seed=seed)})
     for _ in range(2):
@@ -164,7 +173,7 @@ def test_a_dead_worker_loses_its_running_episodes_and_no_others(pool: EnvPool, s
     assert isinstance(outcomes[2], Outcome)
     assert outcomes[2].observation.state[0] == 6.0
     assert isinstance(outcomes[4], EnvLost)
-    assert float(pool.reset({4: Start(task=0, seed=8)})[4].state[0]) == 8.0
+    assert float(seen(pool.reset({4: Start(task=0, seed=8)}))[4].state[0]) == 8.0
 
 
 def test_an_outcome_that_ended_its_episode_survives_the_crash_of_its_worker(pool: EnvPool) -> None:
@@ -189,24 +198,55 @@ def test_an_exception_loses_one_slot(workers: int) -> None:
             pool.play({0: chunk(1)})
 
 
-def test_a_reset_is_tried_again_after_a_crash(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_liar_is_replaced_and_its_end_does_not_count(workers: int) -> None:
+    with EnvPool(FakeEnv, slots=2, workers=workers) as pool:
+        before = multiprocessing.active_children()
+        pool.reset({0: Start(task=0, seed=LIE), 1: Start(task=0)})
+        end = chunk(*[1.0] * CAP)
+        outcomes = pool.play({0: end, 1: end})
+        assert isinstance(outcomes[0], EnvLost)
+        assert isinstance(outcomes[1], Outcome)  # whole, and over
+        assert outcomes[1].truncated
+        assert len(multiprocessing.active_children()) == workers
+        assert not set(before) & set(multiprocessing.active_children())
+        pool.reset({0: Start(task=0, seed=3)})
+        assert played(pool.play({0: chunk(1)}))[0].observation.state[0] == 4.0
+
+
+def test_a_reset_that_is_lost_can_be_tried_again(tmp_path: Path) -> None:
     make = functools.partial(FakeEnv, tmp_path / "crashed")
+    starts = {0: Start(task=0, seed=4), 1: Start(task=0, seed=CRASH_RESET_ONCE)}
     with EnvPool(make, slots=2, workers=1, restarts=1) as pool:
-        seen = pool.reset({0: Start(task=0, seed=4), 1: Start(task=0, seed=CRASH_RESET_ONCE)})
-        assert [float(o.state[0]) for o in seen.values()] == [4.0, CRASH_RESET_ONCE]
+        assert all(isinstance(answer, EnvLost) for answer in pool.reset(starts).values())
+        with pytest.raises(ValueError, match="slot 0 plays no episode"):
+            pool.play({0: chunk(1)})
+        found = seen(pool.reset(starts))
+        assert [float(o.state[0]) for o in found.values()] == [4.0, CRASH_RESET_ONCE]
         assert isinstance(pool.play({0: chunk(1)})[0], Outcome)
 
 
 def test_too_many_losses_end_the_run() -> None:
-    with (
-        EnvPool(FakeEnv, slots=1, workers=1, restarts=3) as pool,
-        pytest.raises(RuntimeError, match="lost too often; the last time: RuntimeError: the arm is stuck"),
-    ):
-        pool.reset({0: Start(task=0, seed=NEVER_RESETS)})
+    with EnvPool(FakeEnv, slots=1, workers=1, restarts=3) as pool:
+        for _ in range(3):
+            pool.reset({0: Start(task=0, seed=NEVER_RESETS)})
+        with pytest.raises(
+            UserError, match=r"lost 4 times .* lastly: RuntimeError: the arm is stuck .*now 3"
+        ):
+            pool.reset({0: Start(task=0, seed=NEVER_RESETS)})
+    assert multiprocessing.active_children() == []
 
 
-def test_a_lost_frame_is_black_and_the_next_play_says_so(pool: EnvPool) -> None:
-    pool.reset({0: Start(task=0, seed=CRASH)})
+def test_an_episode_that_ends_forgives_losses() -> None:
+    with EnvPool(FakeEnv, slots=2, workers=0, restarts=1) as pool:
+        for _ in range(3):
+            pool.reset({0: Start(task=0, seed=NEVER_RESETS), 1: Start(task=0)})
+            pool.play({1: chunk(*[1.0] * CAP)})
+
+
+@pytest.mark.parametrize("seed", [CRASH, LIE])
+def test_a_lost_frame_is_black_and_the_next_play_says_so(pool: EnvPool, seed: int) -> None:
+    pool.reset({0: Start(task=0, seed=seed)})
     assert not pool.frame(0, 4).any()
     assert isinstance(pool.play({0: chunk(1)})[0], EnvLost)
 
@@ -223,7 +263,7 @@ def test_an_environment_that_cannot_be_built_fails_at_once(workers: int) -> None
 def test_workers_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with EnvPool(FakeEnv, slots=1, workers=1) as pool:
-        assert pool.reset({0: Start(task=0, seed=9)})[0].state[0] == 1.0
+        assert seen(pool.reset({0: Start(task=0, seed=9)}))[0].state[0] == 1.0
     assert "OMP_NUM_THREADS" not in os.environ
 
 
@@ -231,22 +271,6 @@ def test_close_ends_every_worker(pool: EnvPool) -> None:
     assert len(multiprocessing.active_children()) == 2
     pool.close()
     assert multiprocessing.active_children() == []
-
-
-def test_the_embedded_world_plays_the_same_in_any_process() -> None:
-    make = functools.partial(TabletopEnv, "tabletop", 32)
-    seen = []
-    for workers in (0, 2):
-        with EnvPool(make, slots=3, workers=workers) as pool:
-            found = list(pool.reset({s: Start(task=s, seed=s) for s in range(3)}).values())
-            rng = np.random.default_rng(0)
-            for _ in range(3):
-                actions = rng.uniform(-1, 1, (3, 4, len(pool.spec.action))).astype(np.float32)
-                outcomes = played(pool.play({s: ActionChunk(actions=actions[s]) for s in range(3)}))
-                found += [o.observation for o in outcomes.values()]
-            seen.append([(o.images["front"].tobytes(), o.state.tobytes()) for o in found])
-    assert seen[0] == seen[1]
-    assert len(set(seen[0])) == len(seen[0])  # everything moves, nothing is shared
 
 
 ORPHAN = """

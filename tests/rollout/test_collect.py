@@ -18,7 +18,7 @@ class FakePool:
     """Scenes whose length and end follow from `Start.seed`; loses what `losses` says.
 
     An episode with seed s lasts 1 + s % 4 decisions and succeeds if s is odd.  `losses` holds pairs
-    (number of the call to `play`, slot).
+    (number of the call to `play`, slot), and numbers: of episodes begun whose reset is lost.
     """
 
     def __init__(self, losses=()):
@@ -27,11 +27,15 @@ class FakePool:
         self.scenes = {}
 
     def reset(self, starts):
-        self.resets += starts.values()
-        for slot, start in starts.items():
-            assert slot not in self.scenes, "a running episode was thrown away"
-            self.scenes[slot] = [start, 0]
-        return {slot: self._look(slot) for slot in starts}
+        return {slot: self._begin(slot, start) for slot, start in starts.items()}
+
+    def _begin(self, slot, start):
+        assert slot not in self.scenes, "a running episode was thrown away"
+        self.resets.append(start)
+        if len(self.resets) - 1 in self.losses:
+            return EnvLost(reason="it never stood up")
+        self.scenes[slot] = [start, 0]
+        return self._look(slot)
 
     def play(self, chunks):
         assert set(chunks) == set(self.scenes)
@@ -116,7 +120,10 @@ def test_what_was_seen_is_what_is_stored(tiny):
             assert np.array_equal(row.pixels, [bundle.prompts.pixels(image)])
 
 
-@pytest.mark.parametrize("losses", [[(0, 1)], [(1, 0), (1, 1), (1, 2)], [(0, 0), (1, 0), (2, 0), (3, 0)]])
+@pytest.mark.parametrize(
+    "losses",
+    [[(0, 1)], [(1, 0), (1, 1), (1, 2)], [(0, 0), (1, 0), (2, 0), (3, 0)], [1], [0, 1, 2, 3, 4], [(0, 1), 3]],
+)
 def test_a_lost_episode_begins_anew(tiny, losses):
     """Its start is queued again, and what is played in the end is what would have been played."""
     bundle = tiny()

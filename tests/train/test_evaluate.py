@@ -132,6 +132,18 @@ def test_summary_of_two_episodes(tiny, episodes):
         "seconds": 1.25,
     }
 
+        "lost": 0,
+    }
+
+
+def test_tasks_that_share_an_instruction_are_counted_apart(tiny, episodes):
+    player = _Player(tiny())
+    player.pool = _Pool()
+    player.pool.tasks = ("touch it", "push it", "touch it")
+    result = summarize(episodes[0], player)
+    assert {name: tally.successes for name, tally in result.tasks.items()} == {
+        "touch it (task 0)": 1,
+        "touch it (task 2)": 0,
 
 def test_table(tiny, episodes):
     lines = table(summarize(episodes[0], _Player(tiny()))).splitlines()
@@ -200,7 +212,8 @@ class _Recorded(_Player):
 
 
 def test_assessment_says_what_was_played_and_how(tiny, episodes):
-    player = _Recorded(tiny(eval_stop="first"), [with_rules(e, (1, 1), (1, 3)) for e in episodes[0]])
+    played = [with_rules(e, (1, 1), (1, 3)) for e in episodes[0]]
+    player = _Recorded(tiny(eval_stop="first"), [replace(played[0], lost=3), played[1]])
     starts = [e.start for e in player.episodes]
     found = evaluate(player, starts)
     assert isinstance(found, Assessment)
@@ -216,3 +229,4 @@ def test_assessment_says_what_was_played_and_how(tiny, episodes):
         assert part in text
     with pytest.raises(RuntimeError, match="other ones played"):
         evaluate(player, starts[::-1])
+        "3 times an episode lost its simulator and was begun anew",
