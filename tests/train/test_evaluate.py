@@ -130,20 +130,9 @@ def test_summary_of_two_episodes(tiny, episodes):
         "decisions": 2,
         "latents": pytest.approx(np.mean(latents[:2])),
         "seconds": 1.25,
-    }
-
         "lost": 0,
     }
 
-
-def test_tasks_that_share_an_instruction_are_counted_apart(tiny, episodes):
-    player = _Player(tiny())
-    player.pool = _Pool()
-    player.pool.tasks = ("touch it", "push it", "touch it")
-    result = summarize(episodes[0], player)
-    assert {name: tally.successes for name, tally in result.tasks.items()} == {
-        "touch it (task 0)": 1,
-        "touch it (task 2)": 0,
 
 def test_table(tiny, episodes):
     lines = table(summarize(episodes[0], _Player(tiny()))).splitlines()
@@ -224,9 +213,9 @@ def test_assessment_says_what_was_played_and_how(tiny, episodes):
         "first mean 2.00 latents (2: 100%)", "mode  mean 4.00 latents (2: 50%, 6: 50%)",
         "alike in 50.0% of 4 decisions", "report this policy by `mode`",
         "2 of 15 stored initial states, not all",
+        "3 times an episode lost its simulator and was begun anew",
         "toy: cap 6, 2 settling steps, 9 px, drawn full by egl: soft; PATCHED: one object 3 m higher",
     ):  # fmt: skip
         assert part in text
     with pytest.raises(RuntimeError, match="other ones played"):
         evaluate(player, starts[::-1])
-        "3 times an episode lost its simulator and was begun anew",
