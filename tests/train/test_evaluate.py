@@ -81,7 +81,7 @@ def test_fresh_scenes_are_fifty_per_task_unless_said_otherwise():
 
 
 class _Pool:
-    tasks = ("touch it", "push it", "lift it")
+    tasks: tuple[str, ...] = ("touch it", "push it", "lift it")
 
 
 class _Player:
@@ -131,6 +131,17 @@ def test_summary_of_two_episodes(tiny, episodes):
         "latents": pytest.approx(np.mean(latents[:2])),
         "seconds": 1.25,
         "lost": 0,
+    }
+
+
+def test_tasks_that_share_an_instruction_are_counted_apart(tiny, episodes):
+    player = _Player(tiny())
+    player.pool = _Pool()
+    player.pool.tasks = ("touch it", "push it", "touch it")
+    result = summarize(episodes[0], player)
+    assert {name: tally.successes for name, tally in result.tasks.items()} == {
+        "touch it (task 0)": 1,
+        "touch it (task 2)": 0,
     }
 
 
