@@ -76,9 +76,8 @@ def main(words: list[str]) -> int:
     chosen = [m for m in MUTANTS if not words or any(w in m.name or w in m.file for w in words)]
     chosen = [m for m in chosen if m.file not in absent]
     # Forked workers, one per fault: torch is imported once here, the package under test only in the worker.
-    heavy = "transformers.models.qwen3_vl.modeling_qwen3_vl"
     for module in (
-        heavy,
+        "transformers.models.qwen3_vl.modeling_qwen3_vl",
         "torch.testing",
         "torch.distributions",
         "jaxtyping",

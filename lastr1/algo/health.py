@@ -43,6 +43,10 @@ class _Sign:
     """one number out of a window's: the median shrugs off single bad iterations"""
 
 
+def _below(bound: float) -> Callable[[float, float, HealthConfig], bool]:
+    return lambda now, _start, _limits: now < bound
+
+
 _SIGNS: dict[HealthSign, _Sign] = {
     "no_success": _Sign(
         figure="success",
@@ -52,17 +56,17 @@ _SIGNS: dict[HealthSign, _Sign] = {
     ),
     "no_advantage": _Sign(
         figure="advantage_std",
-        bad=lambda now, _start, _limits: now < NOTHING,
+        bad=_below(NOTHING),
         text="advantages do not differ (deviation {now:.1e}): no decision is better than another",
     ),
     "no_gradient": _Sign(
         figure="grad_norm",
-        bad=lambda now, _start, _limits: now < NOTHING,
+        bad=_below(NOTHING),
         text="the gradient is zero (norm {now:.1e}): nothing is learnt; look at frozen weights and the loss",
     ),
     "still_ratios": _Sign(
         figure="last_ratio_max",
-        bad=lambda now, _start, _limits: now < 1 + STILL,
+        bad=_below(1 + STILL),
         text="ratios never leave 1 ({now:.5f} after an iteration's steps): raise optimizer.lr",
     ),
     "low_entropy": _Sign(
@@ -98,7 +102,7 @@ _SIGNS: dict[HealthSign, _Sign] = {
     ),
     "fixed_stop": _Sign(
         figure="groups_std",
-        bad=lambda now, _start, _limits: now < GROUPS,
+        bad=_below(GROUPS),
         text="every thought has the same length (deviation {now:.3f} groups): the stop decides nothing",
     ),
     "lost_environments": _Sign(

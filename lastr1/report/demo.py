@@ -12,6 +12,7 @@ import torch
 import lastr1
 from lastr1.config import Config
 from lastr1.envs.base import Start
+from lastr1.knobs import to_dict
 from lastr1.report.page import DemoReport, Stage, Video, write_page
 from lastr1.train import jobs, run
 from lastr1.train.device import device_of
@@ -116,17 +117,17 @@ def _film(config: Config, before: Evaluation, after: Evaluation, out: Path) -> t
 
 
 def _write(config: Config, out: Path, before: Evaluation, after: Evaluation, seconds: float) -> None:
-    run.write_json(out / "evaluation_warmup.json", run.as_json(before))
-    run.write_json(out / "evaluation_final.json", run.as_json(after))
+    run.write_json(out / "evaluation_warmup.json", to_dict(before))
+    run.write_json(out / "evaluation_final.json", to_dict(after))
     run.write_json(
         out / "result.json",
         {
-            "warmup": run.as_json(before.total),
-            "final": run.as_json(after.total),
+            "warmup": to_dict(before.total),
+            "final": to_dict(after.total),
             "mean_latents": {"warmup": before.mean_latents, "final": after.mean_latents},
             "seconds": seconds,
             "seed": config.seed,
             "recipe": config.name,
-            "tasks": {"warmup": run.as_json(before)["tasks"], "final": run.as_json(after)["tasks"]},
+            "tasks": {"warmup": to_dict(before)["tasks"], "final": to_dict(after)["tasks"]},
         },
     )

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -52,10 +51,19 @@ class Store:
         files: Mapping[str, bytes] = MappingProxyType({}),
         score: float | None = None,
     ) -> None:
-        """Write a checkpoint, point `last` and `best` at what they name, and drop what need not stay."""
+        """Write a checkpoint, point `last` and `best` at what they name, and drop what need not stay.
+
+        `files`: what a job itself needs to go on (name -> content).
+        """
         self._adopt()
         name = f"{STEP}{step:06}"
-        save_run(self.directory / name, bundle, optimizer, config, step, files, score)
+        with replacing(self.directory / name) as new:
+            weights.write_trained(bundle, new)
+            (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
+            (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
+            for file, content in files.items():
+                (new / file).write_bytes(content)
+            write_manifest(new, score)
         self._point("last", name)
         best = self._best()
         if best is not None:
@@ -114,7 +122,7 @@ class Store:
         """A `last` or `best` that was copied as a folder becomes a checkpoint like the others."""
         for path in (self.directory / "last", self.directory / "best"):
             if path.is_dir() and not path.is_symlink():
-                home = self.directory / f"{STEP}{load_step(path)[0]:06}"
+                home = self.directory / f"{STEP}{load_step(path):06}"
                 if home.exists():
                     shutil.rmtree(path)
                 else:
@@ -134,27 +142,8 @@ def _number(path: Path) -> int:
     return int(path.name.removeprefix(STEP))
 
 
-def save_run(
-    directory: Path,
-    bundle: Bundle,
-    optimizer: torch.optim.Optimizer,
-    config: Config,
-    step: int,
-    files: Mapping[str, bytes] = MappingProxyType({}),
-    score: float | None = None,
-) -> None:
-    """Write policy, optimizer, progress and a job's own `files` in place of what stands at `directory`."""
-    with replacing(directory) as new:
-        weights.write_trained(bundle, new)
-        (new / "optimizer.safetensors").write_bytes(serialize(_moments(optimizer)))
-        (new / "run.json").write_text(json.dumps({"step": step, "config": to_dict(config)}, indent=1))
-        for name, content in files.items():
-            (new / name).write_bytes(content)
-        write_manifest(new, score)
-
-
 def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the moments that `save_run` wrote."""
+    """Restore the moments that `Store.save` wrote."""
     path = directory / "optimizer.safetensors"
     try:
         stored = load_file(path)
@@ -168,12 +157,11 @@ def load_optimizer(directory: Path, optimizer: torch.optim.Optimizer) -> None:
     optimizer.load_state_dict(state)
 
 
-def load_step(directory: Path) -> tuple[int, dict[str, Any]]:
-    """Step and resolved config of a saved run."""
+def load_step(directory: Path) -> int:
+    """Step at which a run was saved.  `UserError` when the checkpoint does not say."""
     path = directory / "run.json"
     try:
-        facts = json.loads(path.read_text())
-        return facts["step"], facts["config"]
+        return int(json.loads(path.read_text())["step"])
     except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
         raise UserError(f"{path} cannot be resumed from ({error})") from None
 

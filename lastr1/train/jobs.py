@@ -11,6 +11,7 @@ from lastr1.demos.teacher import Teacher
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
+from lastr1.knobs import to_dict
 from lastr1.model import manifest, weights
 from lastr1.model.weights import Bundle
 from lastr1.rollout.collect import Player
@@ -106,7 +107,7 @@ def warm_up(
     # A run that was stopped before its first checkpoint has nothing but views of frames to keep.
     found = Store(directory=out).newest() if resume else None
     if found is not None:
-        first = load_step(found)[0]
+        first = load_step(found)
         bundle = run.load_policy(found, spec, device_of(config), config.policy, config.adapter)
     bundle = weights.with_channels(bundle, targets.channels, identity)
     teaching = Teaching(bundle, data, targets, config.warmup, config.seed)
@@ -126,8 +127,8 @@ def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundl
             done = step + 1
             if done % job.report_every == 0 or done == job.iterations:
                 gap = measure_gap(teaching)
-                run.write_json(out / "result.json", {"step": done, **run.as_json(gap)})
-                log.write(step, {**figures, **run.as_json(gap)})
+                run.write_json(out / "result.json", {"step": done, **to_dict(gap)})
+                log.write(step, {**figures, **to_dict(gap)})
             elif step % 10 == 0:
                 log.write(step, {**figures, **teaching.constant()})
             bar.advance(f"action loss {figures['action_loss']:.2f}")
@@ -174,7 +175,7 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
         if found is None:
             run.note_start(out, start)
         else:
-            first = load_step(found)[0]
+            first = load_step(found)
             load_optimizer(found, learner.optimizer)
             standing.recall(found)
         return _train(config, team, learner, standing, first, store)
@@ -237,12 +238,12 @@ def assess(config: Config, checkpoint: Path, out: Path) -> Assessment:
             {
                 "recipe": config.name,
                 "checkpoint": str(checkpoint),
-                "env": run.as_json(config.env),
-                "rules": run.as_json(result.rules),
-                "coverage": run.as_json(result.coverage),
-                "setup": run.as_json(result.setup),
-                **run.as_json(result.evaluation),
-                "signature": run.as_json(sign(config, policy, seconds)),
+                "env": to_dict(config.env),
+                "rules": to_dict(result.rules),
+                "coverage": to_dict(result.coverage),
+                "setup": to_dict(result.setup),
+                **to_dict(result.evaluation),
+                "signature": to_dict(sign(config, policy, seconds)),
             }
         ),
     )
@@ -271,10 +272,10 @@ def film(config: Config, bundle: Bundle, start: Start, path: Path) -> tuple[Path
 
 def _same_shape(checkpoint: Path, wanted: PolicyConfig) -> None:
     """What a thought and a chunk are was taught; it cannot change between warm-up and reinforcement."""
-    stored = weights.stored_policy(checkpoint)
+    taught, asked = to_dict(weights.stored_policy(checkpoint)), to_dict(wanted)
     for name in ("stop_candidates", "latents_per_group", "chunk", "image", "crop"):
-        if getattr(stored, name) != getattr(wanted, name):
+        if taught[name] != asked[name]:
             raise UserError(
-                f"{checkpoint} was taught with policy.{name} {getattr(stored, name)}, the recipe says "
-                f"{getattr(wanted, name)}: use the recipe of the warm-up"
+                f"{checkpoint} was taught with policy.{name} {taught[name]}, the recipe says {asked[name]}: "
+                f"use the recipe of the warm-up"
             )

@@ -45,7 +45,7 @@ class TaskSuccess:
         self.rate = dict.fromkeys(tasks, 0.0)
 
     def note(self, figures: Mapping[str, float]) -> None:
-        """Take in the figures of one iteration (also as read from a log)."""
+        """Take in the figures of one iteration."""
         for task, rate in self.rate.items():
             if (name := f"success_task_{task}") in figures:
                 self.rate[task] = rate + 0.2 * (figures[name] - rate)

@@ -47,7 +47,7 @@ def test_a_damaged_newest_is_put_aside(run, capsys):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1  # one bit, same size
     weights.write_bytes(content)
-    assert load_step(store.newest())[0] == 1
+    assert load_step(store.newest()) == 1
     assert "model.safetensors is damaged: put aside as damaged_step_000002" in capsys.readouterr().err
     assert os.readlink(store.directory / "last") == "step_000001"
     (store.directory / "step_000001" / "run.json").unlink()
@@ -66,7 +66,7 @@ def test_what_a_killed_write_leaves(run):
     (folder / ".last.link").symlink_to("step_000003")
     (folder / "last").unlink()
     shutil.copytree(folder / "step_000001", folder / "last")
-    assert load_step(store.newest())[0] == 2
+    assert load_step(store.newest()) == 2
     assert steps(store) == [1, 2]
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
     assert Store(directory=folder / "nothing").newest() is None

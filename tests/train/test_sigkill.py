@@ -42,7 +42,7 @@ MOMENTS = {
     "before the checkpoint": lambda: at(metrics.MetricsLog, "write", 2, after=True),
     "half a checkpoint": lambda: at(checkpoint, "_moments", 2),
     "before the rename": lambda: at(hub, "flush", 2, after=True),
-    "before the link": lambda: at(checkpoint, "save_run", 2, after=True),
+    "before the link": lambda: at(checkpoint.Store, "_point", 3),
     "while clearing": lambda: at(checkpoint.shutil, "rmtree", 1),
 }
 out, arguments = sys.argv[1], json.loads(sys.argv[2])
