@@ -483,6 +483,7 @@ class Config:
     base: str = "builtin"
     """what the warm-up starts from: `builtin`, `scratch` or a checkpoint directory"""
     env: EnvConfig = field(default_factory=EnvConfig)
+    chaos: ChaosConfig = field(default_factory=ChaosConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -497,13 +498,12 @@ class Config:
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:
+        if self.env.workers == 0 and (self.chaos.kill or self.chaos.hang):
+            raise ValueError(
+                "chaos.kill and chaos.hang end a simulator's process: set env.workers to 1 or more"
+            )
         if self.lapo.advantage != "gae" and self.reinforce.group < 2:
             raise ValueError(
                 f"lapo.advantage {self.lapo.advantage} compares episodes of one start: "
                 f"set reinforce.group to 2 or more, not {self.reinforce.group}"
-            )
-    chaos: ChaosConfig = field(default_factory=ChaosConfig)
-        if self.env.workers == 0 and (self.chaos.kill or self.chaos.hang):
-            raise ValueError(
-                "chaos.kill and chaos.hang end a simulator's process: set env.workers to 1 or more"
             )

@@ -50,7 +50,7 @@ class Evaluation:
 
     total: Tally
     tasks: dict[str, Tally]
-    """instruction (and number, where tasks of the suite share it) -> tally"""
+    """instruction -> tally"""
     mean_latents: float
     """latents per decision"""
     latents: dict[int, int]
@@ -147,7 +147,7 @@ def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
     """Tallies of finished episodes."""
     group = player.bundle.policy.config.latents_per_group
     lengths = [group * int(step.decided.thought.groups) for e in episodes for step in e.steps]
-    names = distinct(player.pool.tasks)
+    names = player.pool.tasks
     tasks = sorted({e.start.task for e in episodes})
     return Evaluation(
         total=Tally.of([e.success for e in episodes]),
@@ -161,12 +161,6 @@ def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
     )
 
 
-def distinct(instructions: Sequence[str]) -> list[str]:
-    """Names of tasks: instructions, with the task's number where several share one (libero_90: 74 of 90)."""
-    count = Counter(instructions)
-    return [name if count[name] == 1 else f"{name} (task {i})" for i, name in enumerate(instructions)]
-
-
 def _row(episode: Episode, group: int) -> Row:
     start = episode.start
     return {
@@ -178,13 +172,13 @@ def _row(episode: Episode, group: int) -> Row:
         "decisions": len(episode.steps),
         "latents": group * episode.groups,
         "seconds": round(episode.seconds, 3),
+        "lost": episode.lost,
     }
 
 
 def table(result: Evaluation) -> str:
     """The result as lines for a terminal."""
     width = max(len(name) for name in [*result.tasks, "all tasks"])
-        "lost": episode.lost,
     lines = [f"{name:<{width}}  {_line(tally)}" for name, tally in result.tasks.items()]
     lines.append(f"{'all tasks':<{width}}  {_line(result.total)}")
     lines.append(
@@ -205,6 +199,9 @@ def remarks(found: Assessment) -> str:
         lines.append(f"below {AGREEMENT:.0%}: report this policy by `mode` (eval_stop in its lastr1.json)")
     whole = "each once" if covered.complete else "not all"
     lines.append(f"{covered.distinct} of {covered.stored} stored initial states, {whole}")
+    lost = sum(row["lost"] for row in found.evaluation.rows)
+    if lost:
+        lines.append(f"{lost} times an episode lost its simulator and was begun anew")
     lines.append(
         f"{setup.suite}: cap {setup.cap}, {setup.settle} settling steps, {setup.image} px, "
         f"drawn {setup.render} by {setup.renderer}" + "".join(f"; PATCHED: {p}" for p in setup.patches)
@@ -213,9 +210,6 @@ def remarks(found: Assessment) -> str:
 
 
 def _by_rule(rules: StopRules) -> tuple[tuple[str, dict[int, int]], ...]:
-    lost = sum(row["lost"] for row in found.evaluation.rows)
-    if lost:
-        lines.append(f"{lost} times an episode lost its simulator and was begun anew")
     return ("first", rules.first), ("mode", rules.mode)
 
 

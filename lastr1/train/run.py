@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -240,3 +240,8 @@ def load_policy(
     if wrong:
         raise UserError(f"{directory} drives another robot than {spec.name}: {'; '.join(wrong)}")
     return bundle
+
+
+def as_json(value: Any) -> Any:
+    """A frozen dataclass as plain JSON values."""
+    return json.loads(json.dumps(asdict(value)))
