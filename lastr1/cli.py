@@ -40,8 +40,6 @@ class Arguments:
     """layout that `convert` writes"""
     server: str = "ws://127.0.0.1:8000"
     """policy server that `loadtest` asks"""
-    pair: tyro.conf.Suppress[tuple[Path, Path] | None] = None
-    """the folders that `compare` reads"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +50,14 @@ class Job:
     run: Callable[[Arguments], None] = field(repr=False)
     recipe: str | None = None
     """recipe when none is named"""
-    pair: bool = False
-    """takes two folders in place of a recipe and knobs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairJob:
+    """A command that takes two folders in place of a recipe and knobs."""
+
+    help: str
+    run: Callable[[tuple[Path, Path]], None] = field(repr=False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +87,7 @@ def _main(argv: list[str]) -> int:
     if name not in JOBS:
         raise UserError(f"no job {name!r}{_suggest(name, list(JOBS))}; jobs are {', '.join(JOBS)}")
     job = JOBS[name]
-    if job.pair:
+    if isinstance(job, PairJob):
         return _run_pair(name, job, rest)
     recipe = job.recipe
     if rest and not rest[0].startswith("-"):
@@ -98,14 +102,14 @@ def _main(argv: list[str]) -> int:
     return 0
 
 
-def _run_pair(name: str, job: Job, rest: list[str]) -> int:
+def _run_pair(name: str, job: PairJob, rest: list[str]) -> int:
     if rest and rest[0] in ("-h", "--help"):
         sys.stdout.write(f"usage: lastr1 {name} A B\n\n{job.help}\n")
         return 0
     if len(rest) != 2 or any(word.startswith("-") for word in rest):
         raise UserError(f"{name} takes two folders of evaluations: lastr1 {name} A B")
     first, second = map(Path, rest)
-    job.run(Arguments(config=RECIPES["tabletop"], pair=(first, second)))
+    job.run((first, second))
     return 0
 
 
@@ -187,11 +191,10 @@ def _evaluate(args: Arguments) -> None:
     sys.stdout.write(f"{table(result.evaluation)}\n{remarks(result)}\nwritten to {out / 'result.json'}\n")
 
 
-def _compare(args: Arguments) -> None:
+def _compare(pair: tuple[Path, Path]) -> None:
     from lastr1.train.compare import compare
 
-    assert args.pair is not None
-    sys.stdout.write("\n".join(compare(*args.pair)) + "\n")
+    sys.stdout.write("\n".join(compare(*pair)) + "\n")
 
 
 def _convert(args: Arguments) -> None:
@@ -244,7 +247,7 @@ def _contact_sheet(args: Arguments) -> None:
     sys.stdout.write(f"{contact_sheet(args.config.env, path)}\n")
 
 
-JOBS = {
+JOBS: dict[str, Job | PairJob] = {
     "demo": Job(
         help="warm-up, LAPO, evaluation and report on the embedded world, in minutes on a CPU",
         run=_demo,
@@ -264,10 +267,9 @@ JOBS = {
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
     "contact-sheet": Job(help="what the policy sees first in every task, as a PNG", run=_contact_sheet),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
-    "compare": Job(
+    "compare": PairJob(
         help="two evaluations on the same starts: exact McNemar test, differences with intervals",
         run=_compare,
-        pair=True,
     ),
     "serve": Job(help="policy server for robots (openpi's websocket protocol)", run=_serve),
     "loadtest": Job(help="many clients at once against a policy server (--server)", run=_loadtest),

@@ -28,7 +28,7 @@ def test_the_readme_has_commands():
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("lastr1")])
 def test_commands_of_the_readme_parse(line: str, monkeypatch: pytest.MonkeyPatch):
-    heard: list[cli.Arguments] = []
+    heard: list[object] = []
     quiet = {name: replace(job, run=heard.append) for name, job in cli.JOBS.items()}
     monkeypatch.setattr(cli, "JOBS", quiet)
     arguments = shlex.split(line)[1:]

@@ -158,15 +158,9 @@ def _cards(report: DemoReport) -> str:
             " → ".join(interval(e.total) for e in (before, after) if e) + " (95% intervals)",
             lead=True,
         ),
+        card("Latents", _change(before, after, lambda e: f"{e.mean_latents:.1f}"), "per decision, mean"),
         card(
-            "Latents",
-            _change(before, after, lambda e: f"{e.mean_latents:.1f}"),
-            "per decision, mean",
-        ),
-        card(
-            "Control steps",
-            _change(before, after, lambda e: f"{e.control_steps:.0f}"),
-            "per episode, mean",
+            "Control steps", _change(before, after, lambda e: f"{e.control_steps:.0f}"), "per episode, mean"
         ),
         card(
             "Training episodes",
@@ -269,16 +263,14 @@ def _inside(report: DemoReport, folder: Path) -> str:
     if not report.metrics:
         return stages + missing("No training metrics.")
     metrics = report.metrics
-    time = (
-        picture(
+    time = missing("The iterations were not timed.")
+    if plots.phase_seconds(metrics):
+        time = picture(
             folder,
             "phases",
             "Seconds per iteration by phase.",
             lambda p, look: plots.phases(metrics, p, look),
         )
-        if plots.phase_seconds(metrics)
-        else missing("The iterations were not timed.")
-    )
     figures = picture(
         folder, "losses", "Losses and policy drift.", lambda p, look: plots.losses(metrics, p, look)
     )

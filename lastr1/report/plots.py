@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from numpy.typing import NDArray
 
 from lastr1.report.figure import DPI, LIGHT, Look, legend, new_figure, percent, save, tidy
+from lastr1.report.pieces import rate
 from lastr1.train.evaluate import Evaluation
 
 Metrics: TypeAlias = Sequence[dict[str, float]]
@@ -237,12 +238,12 @@ def _draw_panel(axes: Any, panel: Panel, rows: Metrics, look: Look) -> None:
 
 def _greedy_point(axes: Any, evaluation: Evaluation, x: float, name: str, colour: str, marker: str) -> None:
     tally = evaluation.total
-    rate = tally.successes / max(1, tally.episodes)
+    share = rate(tally)
     low, high = tally.wilson95
     axes.errorbar(
         [x],
-        [rate],
-        yerr=[[max(0.0, rate - low)], [max(0.0, high - rate)]],
+        [share],
+        yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
         fmt=marker,
         ms=6,
         color=colour,
@@ -251,7 +252,7 @@ def _greedy_point(axes: Any, evaluation: Evaluation, x: float, name: str, colour
         capthick=1.8,
         zorder=5,
         clip_on=False,
-        label=f"{name}, greedy: {percent(rate)} ({100 * low:.0f}–{100 * high:.0f}%), n = {tally.episodes}",
+        label=f"{name}, greedy: {percent(share)} ({100 * low:.0f}–{100 * high:.0f}%), n = {tally.episodes}",
     )
 
 
