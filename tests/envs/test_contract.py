@@ -56,6 +56,11 @@ class Restless(TabletopEnv):
         self.spec = replace(self.spec, hold=(0.0, 0.0, 0.2, 0.5))
 
 
+class Boastful(TabletopEnv):
+    def describe(self):
+        return replace(super().describe(), image=512)
+
+
 class Endless(TabletopEnv):
     def play(self, chunk):
         self._over = False
@@ -72,6 +77,7 @@ class Endless(TabletopEnv):
         (Wide, "state is float64, expected float32"),
         (Lenient, "a number that is not finite must raise ValueError"),
         (Restless, "the hold action moves z"),
+        (Boastful, "describe.. says .* 512.*, they are .* 16"),
         (Endless, "after the end of the episode must raise RuntimeError"),
     ],
 )

@@ -1,14 +1,16 @@
 """Success rates, their intervals, and which starts are played."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lastr1.config import EnvConfig, EvaluateConfig
+from lastr1.config import Config, EnvConfig, EvaluateConfig
 from lastr1.envs.base import Setup, Start
 from lastr1.rollout.batch import Episode, Step
+from lastr1.train import team
 from lastr1.train.evaluate import (
     Assessment,
     Coverage,
@@ -182,6 +184,23 @@ def test_both_stop_rules_by_hand(episodes):
     assert found.first == {2: 2, 4: 1}
     assert found.mode == {2: 1, 4: 1, 6: 1}
     assert found.agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "likelihood", "noted"),
+    [(True, "consistent", True), (True, "released", False), (False, "consistent", False)],
+)
+def test_both_rules_are_noted_where_they_may_differ(
+    tiny, observations, monkeypatch, asked, likelihood, noted
+):
+    """Unless the recipe says otherwise; a policy with the `released` stop keeps its early exits."""
+    bundle = tiny(stop_likelihood=likelihood, eval_stop="first")
+    monkeypatch.setattr(team.run, "load_policy", lambda *_: bundle)
+    config = Config(name="toy", evaluate=EvaluateConfig(both_rules=asked))
+    policy = team._load(config, Path("last"), bundle.spec, training=False).policy
+    rules = policy.decide(bundle.prompts.build(observations(2))).rules
+    assert bool((rules > 0).all()) == bool((rules > 0).any()) == noted
+    assert (policy.config.schedule == "speculative") != noted
 
 
 def test_rules_that_were_not_recorded_are_not_counted(episodes):
