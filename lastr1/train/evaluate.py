@@ -193,10 +193,12 @@ def remarks(found: Assessment) -> str:
     setup, covered, rules = found.setup, found.coverage, found.rules
     lines = []
     if rules.compared:
-        lines += [f"{rule:<5} {_histogram(counts)}" for rule, counts in _by_rule(rules)]
+        lines += [f"first {_histogram(rules.first)}", f"mode  {_histogram(rules.mode)}"]
         lines.append(f"both rules stop alike in {rules.agreement:.1%} of {rules.compared} decisions")
-    if rules.compared and rules.agreement < AGREEMENT and rules.played != "mode":
-        lines.append(f"below {AGREEMENT:.0%}: report this policy by `mode` (eval_stop in its lastr1.json)")
+        if rules.agreement < AGREEMENT and rules.played != "mode":
+            lines.append(
+                f"below {AGREEMENT:.0%}: report this policy by `mode` (eval_stop in its lastr1.json)"
+            )
     whole = "each once" if covered.complete else "not all"
     lines.append(f"{covered.distinct} of {covered.stored} stored initial states, {whole}")
     lost = sum(row["lost"] for row in found.evaluation.rows)
@@ -207,10 +209,6 @@ def remarks(found: Assessment) -> str:
         f"drawn {setup.render} by {setup.renderer}" + "".join(f"; PATCHED: {p}" for p in setup.patches)
     )
     return "\n".join(lines)
-
-
-def _by_rule(rules: StopRules) -> tuple[tuple[str, dict[int, int]], ...]:
-    return ("first", rules.first), ("mode", rules.mode)
 
 
 def _histogram(counts: dict[int, int]) -> str:
