@@ -50,7 +50,7 @@ class Evaluation:
 
     total: Tally
     tasks: dict[str, Tally]
-    """instruction -> tally"""
+    """instruction (and number, where tasks of the suite share it) -> tally"""
     mean_latents: float
     """latents per decision"""
     latents: dict[int, int]
@@ -147,7 +147,7 @@ def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
     """Tallies of finished episodes."""
     group = player.bundle.policy.config.latents_per_group
     lengths = [group * int(step.decided.thought.groups) for e in episodes for step in e.steps]
-    names = player.pool.tasks
+    names = distinct(player.pool.tasks)
     tasks = sorted({e.start.task for e in episodes})
     return Evaluation(
         total=Tally.of([e.success for e in episodes]),
@@ -159,6 +159,12 @@ def summarize(episodes: Sequence[Episode], player: Player) -> Evaluation:
         control_steps=float(np.mean([e.control_steps for e in episodes])),
         rows=tuple(_row(e, group) for e in episodes),
     )
+
+
+def distinct(instructions: Sequence[str]) -> list[str]:
+    """Names of tasks: instructions, with the task's number where several share one (libero_90: 74 of 90)."""
+    count = Counter(instructions)
+    return [name if count[name] == 1 else f"{name} (task {i})" for i, name in enumerate(instructions)]
 
 
 def _row(episode: Episode, group: int) -> Row:
