@@ -92,11 +92,12 @@ class LatentPolicy(nn.Module):
         )
 
     @torch.no_grad()
-    def decide(self, prompt: Prompt, noise: Noise | None = None) -> Decision:
+    def decide(self, prompt: Prompt, noise: Noise | None = None, *, most: int | None = None) -> Decision:
         """Think with the cache, stop, act.  With `noise` everything is sampled; without, greedy (evaluation).
 
-        `policy.schedule` says how (`thinking.py`, ALGORITHM.md 2.8); the decision is the same.  Latents of
-        groups that an early exit never reached are 0.
+        `policy.schedule` says how (`thinking.py`, ALGORITHM.md 2.8); the decision is the same.  `most` (1..K)
+        cuts thoughts that would have more groups, for want of time: their terms are not to learn from.
+        Latents of groups that were never reached are 0.
         """
         seen, rules = self.backbone.look(prompt), self._greedy() if noise is None else self._sampling(noise)
         trail = Thinking(
@@ -107,6 +108,7 @@ class LatentPolicy(nn.Module):
             stop=self._stop_token(1),
             schedule=SCHEDULES[self.config.schedule],
             rules=rules,
+            most=self.config.stop_candidates if most is None else most,
         ).run()
         logits = self.action_logits(trail.action_state)
         reading = Reading(

@@ -100,16 +100,20 @@ class Thinking:
         stop: Float[Tensor, "1 1 D"],
         schedule: Schedule,
         rules: Rules,
+        most: int,
     ) -> None:
+        """`most`: groups that are computed; a thought ends with the last of them if it has not before."""
         self.backbone, self.layout, self.seen, self.rules = backbone, layout, seen, rules
-        self.opening, self.stop, self.schedule = opening, stop, schedule
+        self.opening, self.stop, self.schedule, self.most = opening, stop, schedule, most
+        # Room for a whole thought is of no use to one that is cut.
+        self.fixed = schedule.fixed and most == layout.groups
         self.rows = torch.arange(len(opening), device=opening.device)
         """the b rows still thinking"""
         self.index = torch.arange(layout.length, device=opening.device)
         self.positions = sequence_positions(layout, seen.positions, seen.free)
         # No group is dead yet: those after the present one are not in the cache.
         self.mask = attention_mask(layout, seen.mask, torch.full_like(self.rows, layout.groups))
-        self.cache = fixed_cache(backbone, layout.length) if schedule.fixed else new_cache()
+        self.cache = fixed_cache(backbone, layout.length) if self.fixed else new_cache()
         few = len(opening) <= FEW and rules.enough < math.inf
         self.guess = schedule.guess and (few or layout.groups == 0)
         self.guessed = layout.actions if self.guess else 0
@@ -123,15 +127,15 @@ class Thinking:
     def run(self) -> Trail:
         """Read, think, stop, act."""
         last = self._read()
-        for g in range(self.layout.groups):
+        for g in range(self.most):
             last = self._think(g, last)
             if self.guess:
                 going = self._going(g)
-                if len(going) == 0 or g + 1 == self.layout.groups:
+                if len(going) == 0 or g + 1 == self.most:
                     break
                 last = self._go_on(going, last)
         if not self.guess:
-            self.scores = self.rules.score(self.stop_state)
+            self.scores[:, : self.most] = self.rules.score(self.stop_state[:, : self.most])
         groups = self.rules.groups(self.scores) if self.layout.groups else torch.zeros_like(self.rows)
         return Trail(
             mean=self.mean,
@@ -190,7 +194,8 @@ class Thinking:
         if self.guess:
             return self.guesses[torch.arange(len(groups), device=groups.device), (groups - 1).clamp(min=0)]
         self.mask = attention_mask(self.layout, self.seen.mask, groups)
-        return self._feed([], self.layout.action, actions=self.layout.actions)
+        computed = self.layout.body + self.most * (self.layout.group + 1)
+        return self._feed([], computed, actions=self.layout.actions)
 
     def _feed(self, inputs: list[Float[Tensor, "b _ D"]], start: int, *, actions: int = 0) -> Tensor:
         """States [b, Q, D] of the slots from `start` on, into which `inputs` go, and of some action slots."""
@@ -199,7 +204,7 @@ class Thinking:
         end = start + embeds.shape[1] - actions
         action = self.layout.action
         slots = torch.cat([self.index[start:end], self.index[action : action + actions]])
-        keys = self.index if self.schedule.fixed else torch.cat([self.index[:start], slots])
+        keys = self.index if self.fixed else torch.cat([self.index[:start], slots])
         hidden: Tensor = self.backbone(
             embeds,
             self.positions[:, :, slots],

@@ -5,6 +5,7 @@ most urgent request allows; what it costs to think is what it cost lately.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -73,9 +74,9 @@ class Costs:
         fitting = [k for k in self._quiet if self.seconds(k, batch) <= left]
         return max(fitting, default=min(self._quiet))
 
-    def least(self) -> float:
-        """Seconds below which nothing can be decided."""
-        return self.seconds(min(self._quiet), 1)
+    def least(self, batch: int = 1) -> float:
+        """Seconds below which so many cannot be decided, however short their thoughts."""
+        return self.seconds(min(self._quiet), batch)
 
     def _reckoned(self, groups: int, batch: int) -> float:
         cost = self._quiet[groups]
@@ -107,6 +108,8 @@ class _Waiting:
     observation: Observation
     deadline: float
     """`time.perf_counter` at which the answer is due"""
+    firm: bool
+    """a late answer is worth nothing"""
     answer: asyncio.Future[Answer]
     since: float = field(default_factory=time.perf_counter)
 
@@ -119,14 +122,15 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
 
-    async def decide(self, observation: Observation, deadline: float) -> Answer:
+    async def decide(self, observation: Observation, deadline: float, *, firm: bool) -> Answer:
         """Wait for a decision that is due at `deadline` (`time.perf_counter`).
 
-        `Late` at once when that cannot be met; `Failed` when the forward pass breaks.  Cancelling withdraws
-        the request.
+        `Late` instead of a decision when a `firm` deadline cannot be met; `Failed` when the forward pass
+        breaks.  Cancelling withdraws the request.
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(observation=observation, deadline=deadline, answer=answer))
+        waiting = _Waiting(observation=observation, deadline=deadline, firm=firm, answer=answer)
+        self._waiting.append(waiting)
         self._arrived.set()
         return await answer
 
@@ -152,20 +156,27 @@ class Batcher:
                 _hand_out(batch, decided, cap, began, seconds)
 
     def _next(self) -> tuple[list[_Waiting], int]:
-        """The most urgent requests, and how many groups they leave room for."""
+        """The most urgent requests, as many as can be decided in time, and the groups they leave room for."""
         now = time.perf_counter()
         ordered = sorted((w for w in self._waiting if not w.answer.done()), key=lambda w: w.deadline)
         least = self._costs.least()
-        for late in (w for w in ordered if w.deadline - now < least):
+        for late in (w for w in ordered if w.firm and w.deadline - now < least):
             left = 1000 * (late.deadline - now)
             _fail(late, Late(f"late: a decision takes {1000 * least:.0f} ms, {left:.0f} ms are left"))
         ordered = [w for w in ordered if not w.answer.done()]
-        batch, self._waiting = ordered[: self._largest], ordered[self._largest :]
+        batch = ordered[: self._largest]
+        while len(batch) > 1 and self._costs.least(len(batch)) > _firm(batch) - now:
+            batch.pop()
+        self._waiting = ordered[len(batch) :]
         if not self._waiting:
             self._arrived.clear()
         if not batch:
             return [], 0
         return batch, self._costs.cap(batch[0].deadline - now, len(batch))
+
+
+def _firm(batch: list[_Waiting]) -> float:
+    return min((w.deadline for w in batch if w.firm), default=math.inf)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -29,26 +29,24 @@ class PolicyThinker:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self.groups = bundle.policy.config.stop_candidates
-        lengths = range(min(1, self.groups), self.groups + 1)
-        self._policies = {k: capped(bundle.policy, k) for k in lengths}
+        # The same weights, and a probability that no stop can reach: every group is computed.
+        self._tireless = copy.copy(bundle.policy)
+        self._tireless.config = replace(bundle.policy.config, stop_threshold=2.0)
 
     def decide(self, observations: Sequence[Observation], cap: int) -> Batch:
         """One forward pass; images of any size."""
-        return self._decide(self._policies[cap], observations)
+        return self._decide(self._bundle.policy, observations, cap)
 
     def rehearse(self, batch: int, groups: int) -> float:
-        """Seconds of a decision on `batch` black pictures that thinks all of its `groups` groups."""
-        policy = capped(self._policies[groups], groups)
-        # A probability no stop can reach: every group is computed, in the order that live ones would be.
-        policy.config = replace(policy.config, stop_threshold=2.0)
+        """Seconds of a decision on `batch` black pictures that thinks all of `groups` groups."""
         began = time.perf_counter()
-        self._decide(policy, [black(self._bundle.spec)] * batch)
+        self._decide(self._tireless, [black(self._bundle.spec)] * batch, groups)
         return time.perf_counter() - began
 
-    def _decide(self, policy: LatentPolicy, observations: Sequence[Observation]) -> Batch:
+    def _decide(self, policy: LatentPolicy, observations: Sequence[Observation], cap: int) -> Batch:
         bundle = self._bundle
         prompt = bundle.prompts.build(observations, policy.device)
-        decision = moved(policy.decide(prompt), CPU)
+        decision = moved(policy.decide(prompt, most=cap), CPU)
         bins = decision.tokens.reshape(len(observations), policy.config.chunk, -1).numpy()
         # Latents of groups that were never reached are 0.
         reached = (decision.thought.latent != 0).any(-1).any(0).sum()
@@ -57,13 +55,6 @@ class PolicyThinker:
             groups=tuple(decision.thought.groups.tolist()),
             ran=int(reached) // policy.config.latents_per_group,
         )
-
-
-def capped(policy: LatentPolicy, groups: int) -> LatentPolicy:
-    """The same modules and weights with fewer stop candidates: as if no more had been asked for."""
-    view = copy.copy(policy)
-    view.config = replace(policy.config, stop_candidates=groups)
-    return view
 
 
 def black(spec: RobotSpec) -> Observation:

@@ -126,7 +126,7 @@ def _state(message: Mapping[str, Any], naming: Naming, spec: RobotSpec, wrong: l
 
 def _vector(value: object, key: str, wrong: list[str]) -> Floats:
     numbers = value if isinstance(value, np.ndarray) else np.zeros(0)
-    if isinstance(value, float | int):
+    if isinstance(value, float | int | np.number):
         numbers = np.array([value], np.float64)
     elif isinstance(value, list) and all(isinstance(x, float | int) for x in value):
         numbers = np.array(value, np.float64)
@@ -139,8 +139,6 @@ def _vector(value: object, key: str, wrong: list[str]) -> Floats:
 
 
 def _words(value: object, wrong: list[str]) -> str:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
-        value = str(value.reshape(-1)[0])
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST:
         wrong.append(f"{PROMPT}: send 1..{LONGEST} characters, not {_said(value)}")
         return ""
@@ -155,9 +153,11 @@ def _said(value: object) -> str:
     return type(value).__name__
 
 
-def deadline_of(message: Mapping[str, Any], default_ms: float) -> float:
-    """Milliseconds from its arrival within which a request wants its answer."""
-    value = message.get(DEADLINE, default_ms)
+def deadline_of(message: Mapping[str, Any]) -> float | None:
+    """Milliseconds from its arrival after which a request wants no answer any more; None: it does not say."""
+    value = message.get(DEADLINE)
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, float | int) or not 0 < value < 1e9:
         raise WireError(f"{DEADLINE}: send positive milliseconds, not {value!r:.40}")
     return float(value)

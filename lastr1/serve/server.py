@@ -94,10 +94,10 @@ class PolicyServer:
         """No new clients, no new requests; answers to those under way; then goodbye."""
         self._draining = True
         server.close(close_connections=False)
-        for connection in self._connections - self._busy:
-            await connection.close(LEAVING, "the server stops")
+        idle = self._connections - self._busy
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_s):
+                await asyncio.gather(*(c.close(LEAVING, "the server stops") for c in idle))
                 await server.wait_closed()
         for connection in self._connections:
             connection.transport.abort()
@@ -184,9 +184,11 @@ class PolicyServer:
             raise WireError(f"a request is a map, not a {type(message).__name__}")
         robot = self._greeting.robot
         naming = naming_of(message, robot)
-        deadline_ms = deadline_of(message, self._config.deadline_ms)
+        firm_ms = deadline_of(message)
+        deadline_ms = firm_ms or self._config.deadline_ms
         observation = observation_of(message, naming, robot)
-        deciding = asyncio.create_task(self._batcher.decide(observation, arrived + deadline_ms / 1000))
+        due = arrived + deadline_ms / 1000
+        deciding = asyncio.create_task(self._batcher.decide(observation, due, firm=firm_ms is not None))
         await asyncio.wait({deciding, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not deciding.done():
             deciding.cancel()
