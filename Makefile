@@ -7,7 +7,7 @@ export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup libero fix lint types imports test demo bench mutants ci clean
+.PHONY: help setup libero openpi fix lint types imports test demo bench mutants ci clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -22,6 +22,13 @@ libero: .venv/.libero ## the LIBERO simulator and its renderer (optional)
 
 .venv/.libero: .venv/.ready
 	sh scripts/setup.sh libero
+	@touch $@
+
+openpi: .venv-openpi/.ready ## PyPI's robot client in an environment of its own, for tests (optional)
+
+.venv-openpi/.ready:
+	$(PYTHON) -m venv .venv-openpi
+	.venv-openpi/bin/pip install --quiet openpi-client==0.1.2 typing_extensions
 	@touch $@
 
 fix: setup ## format, and repair what ruff can repair
@@ -50,7 +57,7 @@ bench: setup ## speed on this machine (numbers, no verdict)
 mutants: setup ## plant known faults; the tests must notice each
 	$(PYTHON) scripts/mutants.py
 
-ci: setup libero lint types imports test mutants ## what every commit must pass
+ci: setup libero openpi lint types imports test mutants ## what every commit must pass
 
 clean: ## caches and builds; .venv and runs stay
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -195,7 +195,7 @@ def toy():
 @pytest.fixture
 def complaint():
     """`complaint(stderr)`: the one line that is not about progress."""
-    jobs = ("collect ", "warm-up: ", "train: ", "evaluate: ", "demonstrations: ")
+    jobs = ("collect ", "warm-up: ", "train: ", "evaluate: ", "demonstrations: ", "serve: ")
 
     def find(err):
         lines = [line for line in err.splitlines() if not line.startswith(jobs)]

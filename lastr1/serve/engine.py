@@ -70,7 +70,7 @@ def measured_costs(thinker: PolicyThinker, largest: int) -> Costs:
     """Time forward passes of every length of thought, alone and with the `largest` batch."""
     lengths = range(min(1, thinker.groups), thinker.groups + 1)
     costs = {}
-    with track("how long a decision takes", len(lengths)) as bar:
+    with track("serve: how long a decision takes", len(lengths)) as bar:
         for groups in lengths:
             alone, full = (
                 min(thinker.rehearse(batch, groups) for _ in range(REPEATS)) for batch in (1, largest)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from lastr1.config import Config, ServeConfig
+from lastr1.config import Config
 from lastr1.envs import make_env
 from lastr1.model import manifest, weights
 from lastr1.model.weights import Bundle
@@ -28,7 +28,7 @@ def serve_policy(config: Config, checkpoint: Path, ready: Callable[[int], None] 
     thinker = PolicyThinker(bundle)
     server = PolicyServer(
         Batcher(thinker, measured_costs(thinker, config.serve.max_batch), config.serve.max_batch),
-        greeting_of(bundle, config.serve),
+        greeting_of(bundle, config.serve.deadline_ms),
         config.serve,
         key,
     )
@@ -69,7 +69,7 @@ def _load(config: Config, checkpoint: Path) -> Bundle:
     return bundle
 
 
-def greeting_of(bundle: Bundle, config: ServeConfig) -> Greeting:
+def greeting_of(bundle: Bundle, deadline_ms: float) -> Greeting:
     """What clients are told first."""
     policy = bundle.policy.config
     return Greeting(
@@ -77,5 +77,5 @@ def greeting_of(bundle: Bundle, config: ServeConfig) -> Greeting:
         chunk=policy.chunk,
         groups=policy.stop_candidates,
         latents_per_group=policy.latents_per_group,
-        deadline_ms=config.deadline_ms,
+        deadline_ms=deadline_ms,
     )

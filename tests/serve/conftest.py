@@ -64,23 +64,21 @@ def costs():
 
 @pytest.fixture
 def served(robot, costs):
-    """`served(spec=None, key="", step=1e-6, **knobs)`: a context with (url, server, thinker)."""
+    """`served(spec=None, key="", step=1e-6, **knobs)`: a context with (url, server, thinker).
+
+    With a `thinker` and its `greeting`, these in place of an echo.
+    """
 
     @contextlib.contextmanager
-    def start(*, spec=None, key="", step=1e-6, **knobs):
+    def start(*, thinker=None, greeting=None, spec=None, key="", step=1e-6, **knobs):
         spec = spec or robot()
-        thinker = Echo(spec)
+        thinker = thinker or Echo(spec)
         config = ServeConfig(**{"port": 0, "deadline_ms": 10_000.0, **knobs})
         ports, loops = queue.Queue(), queue.Queue()
         server = PolicyServer(
             Batcher(thinker, costs(step), config.max_batch),
-            Greeting(
-                robot=spec,
-                chunk=CHUNK,
-                groups=GROUPS,
-                latents_per_group=2,
-                deadline_ms=config.deadline_ms,
-            ),
+            greeting
+            or Greeting(robot=spec, chunk=CHUNK, groups=GROUPS, latents_per_group=2, deadline_ms=1.0),
             config,
             key,
         )
@@ -106,7 +104,8 @@ def served(robot, costs):
         try:
             yield f"ws://127.0.0.1:{port}", server, thinker
         finally:
-            thinker.gate.set()
+            if isinstance(thinker, Echo):
+                thinker.gate.set()
             with contextlib.suppress(RuntimeError):  # it stopped by itself
                 server.stop()
             thread.join(20)
