@@ -6,7 +6,9 @@ LIBERO's collision shapes are boxes; every object is read as points on their sur
 the frame of the hand) answers both what the fingers would close on and what the hand would hit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 
 SPACING = 0.008
+CROWDED = 0.3  # cost above which a grasp off the middle is looked for
 BOX = 6  # mujoco's mjGEOM_BOX
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """The grip site's rotation when the hand points straight down and its fingers close along the world's y."""
@@ -121,6 +124,10 @@ class Scene:
         """LIBERO's own word on it."""
         return bool(self._world.object_states_dict[drawer].is_open())
 
+    def holds(self, predicate: tuple[str, ...]) -> bool:
+        """LIBERO's own word on one predicate of a goal."""
+        return bool(self._world._eval_predicate(list(predicate)))
+
     def _body(self, geom: int) -> int:
         return int(self.model.geom_bodyid[geom])
 
@@ -143,26 +150,60 @@ def middle(points: Points) -> Points:
     return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
 
 
-def best_grasp(own: Points, others: Points) -> Grasp:
-    """The cheapest way to take hold from above.  own [N, 3], others [M, 3]."""
+def best_grasp(own: Points, others: Points, tried: Sequence[Grasp] = ()) -> Grasp:
+    """The cheapest way to take hold from above, unlike those `tried` in vain.  own [N, 3], others [M, 3].
+
+    Through the object's middle; off it where neighbours leave no room for that.
+    """
+    best = _search(own, others, tried, (0.0,))
+    if best.cost > CROWDED:
+        best = min(best, _search(own, others, tried, (-0.03, -0.015, 0.015, 0.03)), key=lambda g: g.cost)
+    return best
+
+
+def _search(own: Points, others: Points, tried: Sequence[Grasp], asides: Sequence[float]) -> Grasp:
+    """Over yaw, height, slide along the closing direction and shift `asides` across it."""
     centre, low, high = middle(own), own[:, 2].min(), own[:, 2].max()
     near = others[np.linalg.norm(others[:, :2] - centre[:2], axis=1) < 0.3]
     heights = np.arange(max(high - 0.05, low + 0.006), max(high - 0.004, low + 0.007), 0.006)
     reach = np.ptp(own[:, :2], axis=0).max() / 2
     slides = np.unique(np.concatenate([[0.0], np.arange(-reach, reach + 1e-9, 0.005)]))
     best = Grasp(site=centre, yaw=0.0, cost=np.inf)
-    for yaw in np.linspace(-np.pi / 2, np.pi / 2, 25)[:-1]:
+    for yaw, aside in product(np.linspace(-np.pi / 2, np.pi / 2, 25)[:-1], asides):
         frame = about_z(yaw)[:2, :2]
-        local_own = np.column_stack([(own[:, :2] - centre[:2]) @ frame, own[:, 2]])
-        local_near = np.column_stack([(near[:, :2] - centre[:2]) @ frame, near[:, 2]])
-        for height in heights:
-            for slide in slides:
-                cost = 0.02 * abs(yaw) + _cost(local_own, local_near, slide, float(height), centre[2])
-                if cost < best.cost:
-                    offset = frame @ np.array([0.0, slide])
-                    site = np.array([centre[0] + offset[0], centre[1] + offset[1], height])
-                    best = Grasp(site=site, yaw=float(yaw), cost=float(cost))
+        shifted = centre[:2] + frame @ np.array([aside, 0.0])
+        local_own = np.column_stack([(own[:, :2] - shifted) @ frame, own[:, 2]])
+        local_near = np.column_stack([(near[:, :2] - shifted) @ frame, near[:, 2]])
+        for height, slide in product(heights, slides):
+            cost = _cost(local_own, local_near, slide, float(height), centre[2])
+            cost += 0.02 * abs(yaw) + 1.5 * abs(aside)
+            if cost < best.cost:
+                site = np.array([*(shifted + frame @ np.array([0.0, slide])), height])
+                grasp = Grasp(site=site, yaw=float(yaw), cost=float(cost))
+                if not any(_alike(grasp, other) for other in tried):
+                    best = grasp
     return best
+
+
+def _alike(a: Grasp, b: Grasp) -> bool:
+    """Whether two grasps, one of which failed, are nearly the same."""
+    return bool(np.linalg.norm(a.site - b.site) < 0.012) and abs(a.yaw - b.yaw) < 0.3
+
+
+def way_out(own: Points, others: Points) -> Points:
+    """Shortest horizontal way [3] out from under what hangs over an object; zero when nothing does.
+
+    own [N, 3], others [M, 3].
+    """
+    centre, high = middle(own), own[:, 2].max()
+    reach = np.linalg.norm(own[:, :2] - centre[:2], axis=1).max() + 0.01
+    above = others[others[:, 2] > high][:, :2] - centre[:2]
+    for way in np.arange(0.0, 0.2, 0.01):
+        for angle in np.linspace(0.0, 2 * np.pi, 24, endpoint=False):
+            shift = way * np.array([np.cos(angle), np.sin(angle)])
+            if not (np.linalg.norm(above - shift, axis=1) < reach).any():
+                return np.array([*shift, 0.0])
+    return np.zeros(3)
 
 
 def _cost(own: Points, near: Points, slide: float, height: float, middle_height: float) -> float:

@@ -9,7 +9,7 @@ from lastr1.envs.base import Start
 from lastr1.envs.libero import LiberoEnv
 from lastr1.envs.libero_expert import LiberoExpert, Plan
 from lastr1.envs.libero_geometry import _box_surface, about_x, about_z, best_grasp, middle, rotation_vector
-from lastr1.envs.libero_skills import SLEW
+from lastr1.envs.libero_hand import SLEW
 
 NOTHING = np.zeros((0, 3))
 
