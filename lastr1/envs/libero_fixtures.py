@@ -14,7 +14,7 @@ SNUG = 0.012  # m by which a falling object may graze the handles above its draw
 def open_drawer(hand: Hand, region: str) -> Skill:
     """Take the handle from the front and pull."""
     handle, outwards = _front(hand.scene, region)
-    rotation = _facing(outwards, np.pi / 2, 0.0)
+    rotation = facing(outwards, np.pi / 2, 0.0)
     yield from _approach(hand, handle + 0.13 * outwards, rotation, OPEN)
     yield from hand.go(handle + 0.002 * outwards, rotation, OPEN, speed=0.5, limit=40)
     yield from hand.squeeze(CLOSED, GRIP_STEPS + 1)
@@ -27,7 +27,7 @@ def open_drawer(hand: Hand, region: str) -> Skill:
 def close_drawer(hand: Hand, region: str) -> Skill:
     """Push the drawer's front home with the closed fingers, from above and in front."""
     front, outwards = _front(hand.scene, region)
-    rotation = _facing(outwards, LEAN, np.pi / 2)
+    rotation = facing(outwards, LEAN, np.pi / 2)
     yield from _approach(hand, front + 0.06 * outwards, rotation, CLOSED)
     yield from hand.go(front - 0.3 * outwards, rotation, CLOSED, near=0.02, speed=0.8, limit=80)
 
@@ -81,7 +81,7 @@ def _front(scene: Scene, region: str) -> tuple[Points, Points]:
     return middle(drawer[depth > depth.max() - 0.015]), outwards
 
 
-def _facing(outwards: Points, lean: float, yaw: float) -> Points:
+def facing(outwards: Points, lean: float, yaw: float) -> Points:
     """The hand [3, 3] in front of a drawer, its fingers `lean` (rad) from down towards the drawer.
 
     `yaw` turns it about its own axis.  Of the two ways to turn the wrist, the one nearer to pointing down.

@@ -29,6 +29,7 @@ TIP = 0.012  # they end this far below the grip site (4 mm of metal, 8 mm of car
 PAD = 0.008  # half size of the pads that hold
 PALM = 0.045  # the hand's body begins this far above the grip site
 PALM_LONG, PALM_SHORT = 0.11, 0.04  # its half sizes along and across the closing direction
+HAND = 0.25  # no part of a hand that holds an object is farther than that from the object's middle, sideways
 
 
 def about_z(yaw: float) -> Points:
@@ -110,11 +111,17 @@ class Scene:
 
     def joint_axis(self, name: str, part: str) -> Points:
         """World direction [3] of the first joint of `name` whose own name holds `part`."""
-        for joint in range(self.model.njnt):
-            label = self.model.joint(joint).name
-            if label.startswith(name) and part in label:
-                return np.array(self.data.xaxis[joint])
-        raise ValueError(f"{name} has no joint {part}")
+        return np.array(self.data.xaxis[self._joint(name, part)])
+
+    def hinge(self, name: str) -> tuple[Points, float, Points]:
+        """A door's hinge [3], its angle (rad, 0 is closed) and the rotation [3, 3] of what it hangs on."""
+        joint = self._joint(name, "")
+        frame = self.data.body(self._world.obj_body_id[name]).xmat.reshape(3, 3)
+        return (
+            self.data.xanchor[joint].copy(),
+            float(self.data.qpos[self.model.jnt_qposadr[joint]]),
+            frame.copy(),
+        )
 
     def is_drawer(self, name: str) -> bool:
         """Whether this is the region of a drawer."""
@@ -127,6 +134,13 @@ class Scene:
     def holds(self, predicate: tuple[str, ...]) -> bool:
         """LIBERO's own word on one predicate of a goal."""
         return bool(self._world._eval_predicate(list(predicate)))
+
+    def _joint(self, name: str, part: str) -> int:
+        for joint in range(self.model.njnt):
+            label = self.model.joint(joint).name
+            if label.startswith(name) and part in label:
+                return joint
+        raise ValueError(f"{name} has no joint {part}")
 
     def _body(self, geom: int) -> int:
         return int(self.model.geom_bodyid[geom])
@@ -164,7 +178,7 @@ def best_grasp(own: Points, others: Points, tried: Sequence[Grasp] = ()) -> Gras
 def _search(own: Points, others: Points, tried: Sequence[Grasp], asides: Sequence[float]) -> Grasp:
     """Over yaw, height, slide along the closing direction and shift `asides` across it."""
     centre, low, high = middle(own), own[:, 2].min(), own[:, 2].max()
-    near = others[np.linalg.norm(others[:, :2] - centre[:2], axis=1) < 0.3]
+    near = others[np.linalg.norm(others[:, :2] - centre[:2], axis=1) < HAND]
     heights = np.arange(max(high - 0.05, low + 0.006), max(high - 0.004, low + 0.007), 0.006)
     reach = np.ptp(own[:, :2], axis=0).max() / 2
     slides = np.unique(np.concatenate([[0.0], np.arange(-reach, reach + 1e-9, 0.005)]))
@@ -175,8 +189,9 @@ def _search(own: Points, others: Points, tried: Sequence[Grasp], asides: Sequenc
         local_own = np.column_stack([(own[:, :2] - shifted) @ frame, own[:, 2]])
         local_near = np.column_stack([(near[:, :2] - shifted) @ frame, near[:, 2]])
         for height, slide in product(heights, slides):
-            cost = _cost(local_own, local_near, slide, float(height), centre[2])
-            cost += 0.02 * abs(yaw) + 1.5 * abs(aside)
+            detour = 0.02 * abs(yaw) + 1.5 * abs(aside)
+            left = best.cost - detour
+            cost = detour + _cost(local_own, local_near, slide, float(height), centre[2], left)
             if cost < best.cost:
                 site = np.array([*(shifted + frame @ np.array([0.0, slide])), height])
                 grasp = Grasp(site=site, yaw=float(yaw), cost=float(cost))
@@ -206,8 +221,13 @@ def way_out(own: Points, others: Points) -> Points:
     return np.zeros(3)
 
 
-def _cost(own: Points, near: Points, slide: float, height: float, middle_height: float) -> float:
-    """What one grasp costs, in the hand's frame: columns are across, along the closing direction, height."""
+def _cost(
+    own: Points, near: Points, slide: float, height: float, middle_height: float, limit: float
+) -> float:
+    """What one grasp costs, in the hand's frame: columns are across, along the closing direction, height.
+
+    Infinite from `limit` on: what the hand would hit, the slow part, is then not counted.
+    """
     along = own[:, 1] - slide
     held = along[
         (np.abs(own[:, 0]) < PAD) & (np.abs(own[:, 2] - height - 0.004) < PAD) & (np.abs(along) < OPENING)
@@ -216,11 +236,14 @@ def _cost(own: Points, near: Points, slide: float, height: float, middle_height:
         return np.inf
     squeeze = abs(float(held.max() + held.min())) / 2  # the fingers push the object (or the arm) this far
     lever = abs(slide) + 0.5 * abs(height - middle_height)
+    width = float(held.max() - held.min())  # a narrow hold is a straight one: not across a corner
+    cost = 3.0 * squeeze + 1.5 * lever + 2.5 * width
+    if cost >= limit:
+        return np.inf
     hit = _hits(own[:, 0], along, own[:, 2] - height) + _hits(
         near[:, 0], near[:, 1] - slide, near[:, 2] - height
     )
-    width = float(held.max() - held.min())  # a narrow hold is a straight one: not across a corner
-    return 3.0 * squeeze + 1.5 * lever + 2.5 * width + 0.05 * hit
+    return cost + 0.05 * hit
 
 
 def _hits(across: Points, along: Points, up: Points) -> int:

@@ -20,6 +20,7 @@ from lastr1.envs.libero_geometry import (
     way_out,
 )
 from lastr1.envs.libero_hand import CLOSED, GRIP_STEPS, OPEN, UP, Hand, Skill
+from lastr1.envs.libero_microwave import close_door, is_microwave, put_in
 from lastr1.types import Floats, UserError
 
 ROUNDS = 4  # times all goals are gone through
@@ -49,12 +50,17 @@ def _reach(hand: Hand, predicate: tuple[str, ...], goal: Goal) -> Skill:
     if kind in ("on", "in"):
         if scene.is_drawer(names[1]) and not scene.is_open(names[1]):
             yield from open_drawer(hand, names[1])
-        mates = [p[1] for p in goal if p[0] == kind and p[-1] == names[1]]
-        yield from _pick_and_place(hand, names[0], names[1], mates if kind == "on" else [names[0]])
+        if kind == "in" and is_microwave(names[1]):
+            yield from put_in(hand, names[0], names[1])
+            return
+        mates = [p[1] for p in goal if (p[0], p[-1]) == ("on", names[1])] or [names[0]]
+        yield from _pick_and_place(hand, names[0], names[1], mates)
     elif kind == "open":
         yield from open_drawer(hand, names[0])
     elif kind == "close" and scene.is_drawer(names[0]):
         yield from close_drawer(hand, names[0])
+    elif kind == "close" and is_microwave(names[0]):
+        yield from close_door(hand, names[0])
     elif kind == "turnon":
         yield from turn_knob(hand, names[0])
     else:
