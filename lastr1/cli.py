@@ -39,7 +39,9 @@ class Arguments:
     to: Literal["lastr1", "released"] = "lastr1"
     """layout that `convert` writes"""
     server: str = "ws://127.0.0.1:8000"
-    """policy server that `loadtest` asks"""
+    """policy server that `loadtest` and `drive` ask"""
+    robot: Literal["fake", "franka"] = "fake"
+    """what `drive` moves: arms that exist only here, or real ones (`config.robot`)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +236,13 @@ def _serve(args: Arguments) -> None:
     serve_policy(args.config, args.checkpoint)
 
 
+def _drive(args: Arguments) -> None:
+    from lastr1.serve.drive import drive
+
+    out = args.out or Path("runs") / args.config.name / "drive"
+    sys.stdout.write("\n".join(drive(args.config, args.server, args.robot, out)) + "\n")
+
+
 def _loadtest(args: Arguments) -> None:
     from lastr1.serve.loadtest import loadtest
 
@@ -272,6 +281,9 @@ JOBS: dict[str, Job | PairJob] = {
         run=_compare,
     ),
     "serve": Job(help="policy server for robots (openpi's websocket protocol)", run=_serve),
+    "drive": Job(
+        help="a robot (--robot) with the policy that --server serves, within its limits", run=_drive
+    ),
     "loadtest": Job(help="many clients at once against a policy server (--server)", run=_loadtest),
     "convert": Job(help="a released checkpoint or a Qwen3-VL into a policy, and back (--to)", run=_convert),
 }

@@ -434,6 +434,111 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """What every arm may be asked to do; enforced on the robot's side, in the frame of the arm's base."""
+
+    low: tuple[float, float, float] = (0.28, -0.40, 0.02)
+    """corner of the workspace box of the tool: x, y, z (m)"""
+    high: tuple[float, float, float] = (0.70, 0.40, 0.60)
+    """opposite corner (m)"""
+    speed: float = 0.5
+    """m/s"""
+    acceleration: float = 5.0
+    """m/s^2"""
+    jerk: float = 100.0
+    """m/s^3"""
+    turn_speed: float = 1.5
+    """rad/s"""
+    turn_acceleration: float = 15.0
+    """rad/s^2"""
+    turn_jerk: float = 300.0
+    """rad/s^3"""
+    tilt: float = 1.2
+    """rad that a tool may be turned from pointing straight down, fingers across"""
+    joint_speed: float = 2.0
+    """rad/s; what slows the arm where it is nearly stretched"""
+    joint_margin: float = 0.1
+    """rad that joints keep from their mechanical limits"""
+    apart: float = 0.15
+    """m that the tools of two arms keep from each other"""
+    gripper_pause: float = 0.5
+    """seconds that a gripper keeps a target before it takes another"""
+
+    def __post_init__(self) -> None:
+        positive(self, "speed", "acceleration", "jerk", "turn_speed", "turn_acceleration", "turn_jerk")
+        positive(self, "tilt", "joint_speed")
+        if min(self.joint_margin, self.apart, self.gripper_pause) < 0:
+            raise ValueError("limits: joint_margin, apart and gripper_pause must be 0 or more")
+        if any(a >= b for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"limits: low {self.low} must lie below high {self.high} on every axis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotConfig:
+    """The robot that `lastr1 drive` moves: one or two seven-joint arms with grippers, and cameras."""
+
+    hosts: tuple[str, ...] = ("172.16.0.2",)
+    """address of every arm's controller, the left one first; there are as many arms as hosts"""
+    bases: tuple[tuple[float, float, float, float], ...] = ((0.0, 0.0, 0.0, 0.0),)
+    """where every arm's base stands in a frame of your choice: x, y, z (m), yaw (rad)"""
+    cameras: tuple[str, ...] = ("front=/dev/video0",)
+    """NAME=SOURCE of every camera: a device, a stream's address or a video file"""
+    image: tuple[int, int] = (256, 256)
+    """height and width of every image, pixels: the largest such window in the middle of it, resized"""
+    stale: float = 0.3
+    """seconds after which a camera without a new frame counts as lost"""
+    rate: float = 20.0
+    """control steps per second"""
+    realtime: bool = True
+    """Franka: refuse to run without real-time priorities (a kernel with PREEMPT_RT)"""
+    gripper_speed: float = 0.1
+    """m/s"""
+    gripper_force: float = 20.0
+    """N that a closed gripper holds with"""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    def __post_init__(self) -> None:
+        positive(self, "rate", "stale", "gripper_speed", "gripper_force")
+        if len(self.hosts) not in (1, 2) or len(self.hosts) != len(self.bases):
+            raise ValueError(f"robot: 1 or 2 hosts, each with its base, not {self.hosts} and {self.bases}")
+        if any(not name or not source for name, _, source in (c.partition("=") for c in self.cameras)):
+            raise ValueError(f"robot: cameras are NAME=SOURCE, not {self.cameras}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveConfig:
+    """How `lastr1 drive` plays what a policy decides."""
+
+    instruction: str = ""
+    """what the policy is told to do"""
+    episodes: int = 1
+    """episodes, one after the other"""
+    seconds: float = 60.0
+    """longest episode"""
+    play: int = 8
+    """control steps of a chunk that are played before the next chunk takes over (at most its length C)"""
+    ahead: int = 0
+    """control steps before that at which the next chunk is asked for while the arm keeps moving (real-time
+    chunking); 0: the arm holds while the policy thinks"""
+    blend: Literal["none", "linear", "soft"] = "none"
+    """where an old chunk and its successor overlap: take the new one, or pass over linearly, or by the soft
+    mask of real-time chunking"""
+    deadline: float = 0.5
+    """seconds that a decision may take before it is given up"""
+    patience: float = 10.0
+    """seconds without a server or a camera, holding, after which the episode ends"""
+    record: bool = False
+    """write the episodes to --out as a LeRobotDataset v3"""
+
+    def __post_init__(self) -> None:
+        positive(self, "episodes", "seconds", "play", "deadline", "patience")
+        if not 0 <= self.ahead < self.play:
+            raise ValueError(f"drive: ahead {self.ahead} must be 0 or more and below play {self.play}")
+        if self.blend != "none" and not self.ahead:
+            raise ValueError(f"drive: blend {self.blend} needs chunks that overlap: set ahead to 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """The policy server, and what its load test sends."""
 
@@ -496,6 +601,8 @@ class Config:
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    robot: RobotConfig = field(default_factory=RobotConfig)
+    drive: DriveConfig = field(default_factory=DriveConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:

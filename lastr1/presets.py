@@ -14,6 +14,7 @@ from lastr1.config import (
     OptimizerConfig,
     PolicyConfig,
     ReinforceConfig,
+    RobotConfig,
     Target,
     WarmupConfig,
 )
@@ -131,6 +132,20 @@ def _with_variants(recipe: Config) -> dict[str, Config]:
     return found
 
 
+FRANKA = Config(name="franka")
+"""One Franka arm with the camera in front of it (`lastr1 drive`)."""
+
+FRANKA_DUAL = replace(
+    FRANKA,
+    name="franka_dual",
+    robot=RobotConfig(
+        hosts=("172.16.0.2", "172.16.1.2"),
+        bases=((0.0, 0.3, 0.0, 0.0), (0.0, -0.3, 0.0, 0.0)),
+        cameras=("front=/dev/video0", "left_wrist=/dev/video2", "right_wrist=/dev/video4"),
+    ),
+)
+"""Two Franka arms side by side, 0.6 m apart, with a camera each and one in front."""
+
 _SUITES = [
     replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
     for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
@@ -142,5 +157,7 @@ RECIPES: dict[str, Config] = {
     "tabletop_dual": TABLETOP_DUAL,
     **_with_variants(_SUITES[0]),
     **{suite.name: suite for suite in _SUITES[1:]},
+    "franka": FRANKA,
+    "franka_dual": FRANKA_DUAL,
 }
 """recipe name -> configuration"""

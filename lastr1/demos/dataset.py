@@ -15,7 +15,7 @@ from lastr1.types import Array, Floats, Observation, Start, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """One successful episode: what was seen before, between and after its H control steps."""
+    """One episode, successful as a rule: what was seen before, between and after its H control steps."""
 
     task: int
     """index into the tasks of the environment"""
@@ -28,6 +28,8 @@ class Demonstration:
     """[H, A], robot units"""
     start: Start | None = None
     """where its environment began, so that it can be played again (None: nobody wrote it down)"""
+    success: bool = True
+    """whether the task was solved at its end (what a robot was driven to do may fail)"""
 
     def __post_init__(self) -> None:
         steps = len(self.actions)

@@ -209,9 +209,9 @@ class _Writer:
         return columns | {
             "observation.state": _lists(demo.states),
             "action": _lists(np.concatenate([demo.actions, demo.actions[-1:]])),
-            "next.reward": last.astype(np.float32),
+            "next.reward": (last & demo.success).astype(np.float32),
             "next.done": last,
-            "next.success": last,
+            "next.success": last & demo.success,
             "timestamp": (np.arange(rows) / self._spec.rate).astype(np.float32),
             "frame_index": np.arange(rows),
             "episode_index": np.full(rows, number),

@@ -1,0 +1,142 @@
+"""The job `lastr1 drive`: a robot, a policy server, and the control loop between them.  Torch-free."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import numpy as np
+
+from lastr1.config import Config, DriveConfig, RobotConfig
+from lastr1.serve.client import PolicyClient, PolicyLost
+from lastr1.serve.robot import Clock, FakeRobot, Robot, RobotLost
+from lastr1.serve.runtime import BackgroundThinker, ControlStep, Driven, Loop, SystemClock, Thinker
+from lastr1.types import UserError
+
+RobotKind = Literal["fake", "franka"]
+CONNECT_S = 5.0
+
+
+def drive(config: Config, server: str, kind: RobotKind, out: Path) -> list[str]:
+    """Drive a robot with the policy that `server` serves; what happened, a line per episode.
+
+    `out` gets `drive.jsonl` (every control step that was not done as wanted) and, with `drive.record`, the
+    episodes as a LeRobotDataset v3 in `out/episodes`.  `UserError`: no server, a policy for another robot, a
+    robot that cannot be reached or stands outside of its limits.
+    """
+    clock = SystemClock()
+    robot = make_robot(kind, config.robot, clock)
+    try:
+        with _connected(server) as policy, _terminated_as_interrupted():
+            policy.match(robot.spec)
+            thinker = BackgroundThinker(policy, config.drive.deadline)
+            try:
+                return _episodes(robot, thinker, clock, config.drive, out)
+            finally:
+                thinker.close()
+    except RobotLost as error:
+        raise UserError(f"the robot stopped: {error}; look at it before you start again") from None
+    finally:
+        robot.close()
+
+
+def make_robot(kind: RobotKind, config: RobotConfig, clock: Clock) -> Robot:
+    """The robot of a configuration, or a fake one with the same arms and cameras."""
+    if kind == "fake":
+        return FakeRobot(config, clock)
+    from lastr1.serve.franka import FrankaRobot
+
+    return FrankaRobot(config, clock)
+
+
+@contextmanager
+def _connected(server: str) -> Iterator[PolicyClient]:
+    try:
+        policy = PolicyClient(server, timeout_s=CONNECT_S, api_key=os.environ.get("LASTR1_API_KEY", ""))
+    except PolicyLost as error:
+        raise UserError(f"no policy server ({error}): start lastr1 serve, or set --server") from None
+    with policy:
+        yield policy
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C: with an emergency stop."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _episodes(robot: Robot, thinker: Thinker, clock: Clock, config: DriveConfig, out: Path) -> list[str]:
+    from lastr1.demos.dataset import Demonstration
+    from lastr1.demos.lerobot_writer import write_recording
+    from lastr1.serve.record import Log, Recorder
+
+    lines: list[str] = []
+    log = Log(out / "drive.jsonl")
+
+    def demonstrations() -> Iterator[Demonstration]:
+        for _ in range(config.episodes):
+            recorder = Recorder()
+            driven = _one(robot, thinker, clock, config, (log.hear, recorder.hear))
+            success = _asked_success()
+            lines.append(f"episode {len(lines)}: {summary(driven, robot.spec.rate)}")
+            yield recorder.demonstration(robot.observe(), instruction=config.instruction, success=success)
+
+    try:
+        if config.record:
+            write_recording(
+                out / "episodes",
+                demonstrations(),
+                spec=robot.spec,
+                tasks=(config.instruction,),
+                images="video",
+            )
+            return [*lines, f"episodes in {out / 'episodes'}"]
+        for _ in range(config.episodes):
+            driven = _one(robot, thinker, clock, config, (log.hear,))
+            lines.append(f"episode {len(lines)}: {summary(driven, robot.spec.rate)}")
+        return lines
+    finally:
+        log.close()
+
+
+def _one(
+    robot: Robot,
+    thinker: Thinker,
+    clock: Clock,
+    config: DriveConfig,
+    listeners: tuple[Callable[[ControlStep], None], ...],
+) -> Driven:
+    def listen(step: ControlStep) -> None:
+        for hear in listeners:
+            hear(step)
+
+    return Loop(robot, thinker, clock, config).run(listen)
+
+
+def _asked_success() -> bool:
+    """Whether the operator says that the task was solved; nobody there to ask: no."""
+    return sys.stdin.isatty() and input("solved? [y/N] ").strip().lower() == "y"
+
+
+def summary(driven: Driven, rate: float) -> str:
+    """One line about an episode."""
+    p50, p99 = np.quantile(driven.late, [0.5, 0.99]) * 1000
+    why = ", ".join(f"{count} {name}" for name, count in driven.why.most_common())
+    clipped = ", ".join(f"{count} {name}" for name, count in driven.clipped.most_common()) or "nothing"
+    return (
+        f"{driven.steps} control steps at {rate:g} Hz (ended by {driven.ending}): {why}; clipped: {clipped}; "
+        f"late by p50 {p50:.2f} ms, p99 {p99:.2f} ms, most {max(driven.late) * 1000:.2f} ms; "
+        f"{driven.jumps} jumps of the clock"
+    )
