@@ -69,19 +69,31 @@ def fitting(data: Dataset, spec: RobotSpec, suite: str) -> Source:
     raise UserError(f"{data.root} does not fit {suite}: {'; '.join(wrong)}")
 
 
-def matching_tasks(source: Source, tasks: tuple[str, ...], suite: str) -> dict[int, int]:
-    """Task of the source -> task of the environment with the same instruction.
+def matching_tasks(
+    source: Source,
+    tasks: tuple[str, ...],
+    suite: str,
+    chosen: Sequence[int] | None = None,
+    *,
+    replayed: bool = True,
+) -> dict[int, int]:
+    """Task of the source -> task of the environment with the same instruction, among the `chosen` ones.
 
-    `UserError`: none is shared, or an instruction does not say which task is meant.
+    `UserError`: none is shared; or several tasks have the instruction (libero_90 gives it in several scenes)
+    and the episodes are to be `replayed`, for which the scene must be known.  Who only learns from them takes
+    the first: neither the words nor the source tell those tasks apart.
     """
-    wanted = [plain(task) for task in tasks]
+    among = range(len(tasks)) if chosen is None else chosen
+    wanted = [plain(tasks[task]) for task in among]
     found = {i: wanted.index(plain(t)) for i, t in enumerate(source.tasks) if plain(t) in wanted}
     if not found:
         raise UserError(f"{source.root} shows no task of {suite} (but {source.tasks[0]!r}): name its recipe")
-    for task in found.values():
-        if wanted.count(wanted[task]) > 1:
-            raise UserError(f"{suite} has several tasks {tasks[task]!r}: choose a suite in which it is one")
-    return found
+    for at in found.values():
+        if replayed and wanted.count(wanted[at]) > 1:
+            raise UserError(
+                f"{suite} has several tasks {tasks[among[at]]!r}: choose a suite or --env.tasks with one"
+            )
+    return {i: among[at] for i, at in found.items()}
 
 
 def plain(instruction: str) -> str:

@@ -114,7 +114,7 @@ class Host:
 def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
     """A worker's life: answer until the parent closes the pipe, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    die_with_parent()
     host = Host(make)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -124,8 +124,12 @@ def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
 
 
 def die_with_parent() -> None:
-    """For a thread of a child process: end the process when its parent is gone."""
+    """Called in a child process: it ends when its parent is gone, however that ended."""
     # The pipe is only read between requests: a simulator that hangs would outlive a killed parent.
+    threading.Thread(target=_outlived, daemon=True).start()
+
+
+def _outlived() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

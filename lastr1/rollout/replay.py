@@ -37,7 +37,7 @@ def regenerated(
     """
     recording = open_source(source)
     facts = make_env(env)
-    matching = matching_tasks(recording, facts.tasks, env.suite)
+    matching = matching_tasks(recording, facts.tasks, env.suite, env.tasks)
     names = facts.tasks
     facts.close()
     queues = _candidates(recording, matching, env.tasks, seed)
@@ -71,7 +71,7 @@ def _candidates(
     """Task of the environment -> its episodes in the order in which they are tried."""
     queues: dict[int, list[int]] = defaultdict(list)
     for number, episode in enumerate(recording.episodes):
-        if episode.task in matching and (tasks is None or matching[episode.task] in tasks):
+        if episode.task in matching:
             queues[matching[episode.task]].append(number)
     absent = sorted(set(tasks or ()) - set(queues))
     if absent:

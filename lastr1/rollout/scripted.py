@@ -10,6 +10,7 @@ from lastr1.config import CollectConfig, EnvConfig
 from lastr1.demos.dataset import Demonstration
 from lastr1.envs import Expert, make_env, make_expert
 from lastr1.envs.base import Recording, Start
+from lastr1.envs.worker import die_with_parent
 from lastr1.rollout.collect import scene_seed
 from lastr1.types import UserError
 
@@ -35,9 +36,11 @@ def demonstrations(
     facts.close()
     tasks = env.tasks if env.tasks is not None else tuple(range(len(names)))
     record = partial(_record, env, config.noise, seed)
-    wanted = [(task, episode) for episode in range(config.episodes) for task in tasks]
+    wanted = [(task, episode) for task in tasks for episode in range(config.episodes)]
     with executor(env.workers) as pool:
-        found = pool.map(record, wanted, chunksize=4) if pool is not None else map(record, wanted)
+        # A LIBERO scene takes seconds to build: who builds one records all of its task.
+        chunk = max(4, config.episodes)
+        found = pool.map(record, wanted, chunksize=chunk) if pool is not None else map(record, wanted)
         for (task, _), recording in zip(wanted, found, strict=True):
             if recording is None:
                 failure = f"the expert failed {ATTEMPTS} scenes of task {task} ({names[task]!r})"
@@ -80,7 +83,8 @@ def executor(workers: int) -> Iterator[Executor | None]:
         yield None
         return
     count = workers if workers > 0 else None
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=die_with_parent)
     try:
         yield pool
     finally:

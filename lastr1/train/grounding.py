@@ -7,9 +7,7 @@ world.
 Axes: B pictures, W things, V image tokens of a picture, D width, F features of a heading.
 """
 
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +23,7 @@ from lastr1.envs.tabletop import TabletopEnv
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import moved
 from lastr1.rollout.collect import scene_seed
+from lastr1.rollout.scripted import executor
 from lastr1.train.schedule import cosine_rate
 
 NAMED = 3
@@ -167,8 +166,8 @@ def annotated_pictures(config: Config, progress: Callable[[], None]) -> Annotate
     """`grounding.episodes` disturbed expert episodes, the suite's tasks in turn; always the same pictures."""
     count, workers = config.grounding.episodes, max(1, config.env.workers)
     parts = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with executor(workers) as pool:
+        assert pool is not None
         for part in pool.map(partial(_annotate, config), range(count), chunksize=16):
             parts.append(part)
             progress()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,8 @@ def load_demonstrations(
 
 def _recorded(config: Config, path: Path, spec: RobotSpec, tasks: tuple[str, ...]) -> Iterator[Demonstration]:
     source = fitting(open_recording(path), spec, config.env.suite)
-    matching = matching_tasks(source, tasks, config.env.suite)
-    chosen = config.env.tasks if config.env.tasks is not None else tuple(matching.values())
-    of_suite = [i for i, e in enumerate(source.episodes) if e.task in matching and matching[e.task] in chosen]
+    matching = matching_tasks(source, tasks, config.env.suite, config.env.tasks, replayed=False)
+    of_suite = [i for i, e in enumerate(source.episodes) if e.task in matching]
     found = [matching[source.episodes[i].task] for i in of_suite]
     wanted = choose_per_task(found, count=config.collect.episodes, seed=config.seed)
     for demo in source.demonstrations([of_suite[i] for i in wanted]):
@@ -240,8 +239,3 @@ def load_policy(
     if wrong:
         raise UserError(f"{directory} drives another robot than {spec.name}: {'; '.join(wrong)}")
     return bundle
-
-
-def as_json(value: Any) -> Any:
-    """A frozen dataclass as plain JSON values."""
-    return json.loads(json.dumps(asdict(value)))

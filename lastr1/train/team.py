@@ -10,7 +10,6 @@ import io
 import multiprocessing
 import pickle
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,16 +46,18 @@ class Team(Player):
         *,
         noise: int | None,
         first: int = 0,
+        most: int | None = None,
         progress: Callable[[Episode], None] = lambda _: None,
     ) -> list[Episode]:
         """As `Player.play`; what another process played is reported when all of its share is done."""
         own, *others = shares(len(starts), 1 + len(self.replicas))
         answers = [
-            replica.submit("play", [starts[i] for i in rows], noise, first + int(rows[0]), self.version)
+            replica.submit("play", [starts[i] for i in rows], noise, first + int(rows[0]), most, self.version)
             for replica, rows in zip(self.replicas, others, strict=True)
             if len(rows)
         ]
-        episodes = super().play([starts[i] for i in own], noise=noise, first=first, progress=progress)
+        played = [starts[i] for i in own]
+        episodes = super().play(played, noise=noise, first=first, most=most, progress=progress)
         for answer in answers:
             found = answer()
             for episode in found:
@@ -141,15 +142,17 @@ class Replica:
 
 def _serve(pipe: Connection, config: Config, bundle: Bundle) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    die_with_parent()
     torch.set_num_threads(max(1, config.threads // config.processes))
     with run.open_pool(config) as pool:
         player = Player(bundle, pool, -(-config.env.slots // config.processes))
         learner = Learner(bundle, config.lapo, config.optimizer)
 
-        def play(starts: list[Start], noise: int | None, first: int, version: int) -> list[Episode]:
+        def play(
+            starts: list[Start], noise: int | None, first: int, most: int | None, version: int
+        ) -> list[Episode]:
             player.version = version
-            return player.play(starts, noise=noise, first=first)
+            return player.play(starts, noise=noise, first=first, most=most)
 
         def gradient(batch: Minibatch, value_only: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
             parts = learner.gradient(batch, value_only=value_only)

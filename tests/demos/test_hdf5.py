@@ -66,6 +66,9 @@ def test_a_folder_of_files_and_their_tasks(tmp_path: Path, libero_file) -> None:
         matching_tasks(source, ("turn on the stove",), "libero_goal")
     with pytest.raises(UserError, match="has several tasks 'close the drawer'"):
         matching_tasks(source, ("close the drawer", "close the drawer"), "libero_90")
+    twice = ("turn on the stove", "close the drawer", "close the drawer")
+    assert matching_tasks(source, twice, "libero_90", (2,)) == {0: 2}
+    assert matching_tasks(source, twice, "libero_90", replayed=False) == {0: 1}
 
 
 BROKEN = [

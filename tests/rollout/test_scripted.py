@@ -1,5 +1,10 @@
 """Demonstrations of the scripted expert: which scenes, in which order, and what happens when it fails."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,11 +61,11 @@ def expert(monkeypatch):
     return install
 
 
-def test_every_task_in_turn_and_every_scene_new(expert):
+def test_task_by_task_and_every_scene_new(expert):
     fake, heard = expert(), []
     found = list(demonstrations(ENV, CollectConfig(episodes=3), 0, heard.append))
-    assert [d.task for d in found] == [0, 1, 2, 3] * 3
-    assert heard == [f"do task {task}" for task in [0, 1, 2, 3] * 3]
+    assert [d.task for d in found] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert heard == [f"do task {d.task}" for d in found]
     assert len({start.seed for start, _ in fake.asked}) == 12
     assert all(start.state is None for start, _ in fake.asked)
 
@@ -68,13 +73,13 @@ def test_every_task_in_turn_and_every_scene_new(expert):
 def test_chosen_tasks_only(expert):
     expert()
     env = EnvConfig(suite="tabletop", tasks=(2, 0), workers=0)
-    assert [d.task for d in demonstrations(env, CollectConfig(episodes=2), 0)] == [2, 0, 2, 0]
+    assert [d.task for d in demonstrations(env, CollectConfig(episodes=2), 0)] == [2, 2, 0, 0]
 
 
 def test_a_failed_scene_is_replaced_by_a_new_one(expert):
     fake = expert(failures=2)
     found = list(demonstrations(ENV, CollectConfig(episodes=2), 0))
-    assert [d.task for d in found] == [0, 1, 2, 3] * 2
+    assert [d.task for d in found] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert len(fake.asked) == 3 * 8
     assert len({start.seed for start, _ in fake.asked}) == 3 * 8
 
@@ -100,7 +105,7 @@ def test_the_number_of_demonstrations_does_not_change_the_first_ones(expert):
         )
         return [(start.task, start.seed) for start, _ in fake.asked]
 
-    assert scenes(3)[:4] == scenes(1)
+    assert scenes(3)[::3] == scenes(1)
     assert set(scenes(2, tasks=(3,))) < set(scenes(2))
 
 
@@ -204,3 +209,28 @@ def test_the_start_is_known_unless_the_beginning_was_disturbed(expert):
     found = list(demonstrations(ENV, CollectConfig(), 0))
     assert [d.start for d in found] == [start for start, _ in fake.asked]
     assert all(d.start is None for d in demonstrations(ENV, CollectConfig(noise=0.1), 0))
+
+
+PARENT = """
+import os
+import time
+from lastr1.rollout.scripted import executor
+if __name__ == "__main__":
+    with executor(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nobody_records_for_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, script], **quiet) as parent:
+        worker = Path("/proc") / parent.stdout.readline().decode().strip()
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while worker.exists() and (worker / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        os.sched_yield()
