@@ -1,10 +1,12 @@
 """Requests of many clients in one forward pass, with thoughts short enough for their deadlines.  Torch-free.
 
-While one batch is decided the next one gathers, so nobody waits for company.  A batch thinks as long as its
-most urgent request allows; what it costs to think is what it cost lately.
+While one batch is decided the next one gathers; then there is a moment for those who were just answered to
+ask again, or two halves of the clients would take turns for ever.  A batch thinks as long as its most urgent
+request allows; what it costs to think is what it cost lately.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -19,6 +21,8 @@ RECENT = 32
 """batches that say how slow the machine is at present"""
 PRUDENCE = 0.9
 """quantile of them that is reckoned with"""
+MOMENT = 0.1
+"""share of the shortest decision's time that a batch waits for clients who have not asked"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class Costs:
         """`quiet`: groups -> cost."""
         self._quiet = dict(quiet)
         self._ratios: deque[float] = deque(maxlen=RECENT)
+        self._trust = 1.0
 
     def seconds(self, groups: int, batch: int) -> float:
         """A prudent estimate for thoughts of `groups` groups."""
@@ -68,15 +73,24 @@ class Costs:
     def note(self, groups: int, batch: int, seconds: float) -> None:
         """A batch took so long."""
         self._ratios.append(seconds / self._reckoned(groups, batch))
+        self._trust = 1.0
 
     def cap(self, left: float, batch: int) -> int:
         """The longest thought that `left` seconds are enough for; the shortest if none is."""
         fitting = [k for k in self._quiet if self.seconds(k, batch) <= left]
         return max(fitting, default=min(self._quiet))
 
-    def least(self, batch: int = 1) -> float:
-        """Seconds below which so many cannot be decided, however short their thoughts."""
+    def shortest(self, batch: int) -> float:
+        """A prudent estimate for the shortest thoughts."""
         return self.seconds(min(self._quiet), batch)
+
+    def hopeless(self) -> float:
+        """Seconds below which trying is of no use: the shortest thought, alone, at the best speed of late."""
+        return self._trust * min(self._ratios, default=1.0) * self._reckoned(min(self._quiet), 1)
+
+    def doubt(self) -> None:
+        """Requests were turned away without a try: believe half of `hopeless` until one was made."""
+        self._trust /= 2
 
     def _reckoned(self, groups: int, batch: int) -> float:
         cost = self._quiet[groups]
@@ -121,6 +135,8 @@ class Batcher:
         self._thinker, self._costs, self._largest = thinker, costs, largest
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
+        self.clients = 0
+        """who may ask, one thing at a time each"""
 
     async def decide(self, observation: Observation, deadline: float, *, firm: bool) -> Answer:
         """Wait for a decision that is due at `deadline` (`time.perf_counter`).
@@ -140,6 +156,7 @@ class Batcher:
         with ThreadPoolExecutor(1, "thinker") as thread:
             while True:
                 await self._arrived.wait()
+                await self._gather()
                 batch, cap = self._next()
                 if not batch:
                     continue
@@ -155,24 +172,36 @@ class Batcher:
                 self._costs.note(decided.ran, len(batch), seconds)
                 _hand_out(batch, decided, cap, began, seconds)
 
+    async def _gather(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOMENT * self._costs.shortest(1)):
+                while len(self._waiting) < min(self.clients, self._largest):
+                    self._arrived.clear()
+                    await self._arrived.wait()
+
     def _next(self) -> tuple[list[_Waiting], int]:
         """The most urgent requests, as many as can be decided in time, and the groups they leave room for."""
         now = time.perf_counter()
         ordered = sorted((w for w in self._waiting if not w.answer.done()), key=lambda w: w.deadline)
-        least = self._costs.least()
-        for late in (w for w in ordered if w.firm and w.deadline - now < least):
-            left = 1000 * (late.deadline - now)
-            _fail(late, Late(f"late: a decision takes {1000 * least:.0f} ms, {left:.0f} ms are left"))
+        hopeless = self._costs.hopeless()
+        late = [w for w in ordered if w.firm and w.deadline - now < hopeless]
+        for waiting in late:
+            left = 1000 * (waiting.deadline - now)
+            _fail(waiting, Late(f"late: a decision takes {1000 * hopeless:.0f} ms, {left:.0f} ms are left"))
         ordered = [w for w in ordered if not w.answer.done()]
         batch = ordered[: self._largest]
-        while len(batch) > 1 and self._costs.least(len(batch)) > _firm(batch) - now:
+        while len(batch) > 1 and self._costs.shortest(len(batch)) > _firm(batch) - now:
             batch.pop()
         self._waiting = ordered[len(batch) :]
-        if not self._waiting:
+        if self._waiting:
+            self._arrived.set()
+        else:
             self._arrived.clear()
-        if not batch:
-            return [], 0
-        return batch, self._costs.cap(batch[0].deadline - now, len(batch))
+        if batch:
+            return batch, self._costs.cap(batch[0].deadline - now, len(batch))
+        if late:
+            self._costs.doubt()
+        return [], 0
 
 
 def _firm(batch: list[_Waiting]) -> float:

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from lastr1.config import Config
 from lastr1.envs import make_env
 from lastr1.model import manifest, weights
@@ -24,8 +26,10 @@ def serve_policy(config: Config, checkpoint: Path, ready: Callable[[int], None] 
     """Serve until SIGTERM or SIGINT; requests under way are answered.  `ready` is told the port."""
     key = required_key(config.serve)
     run.begin(config)
+    # The recipe's threads are for all of its processes, and here is one.
+    torch.set_num_threads(max(1, config.threads // config.processes))
     bundle = _load(config, checkpoint)
-    thinker = PolicyThinker(bundle)
+    thinker = PolicyThinker(bundle, config.serve.max_groups)
     server = PolicyServer(
         Batcher(thinker, measured_costs(thinker, config.serve.max_batch), config.serve.max_batch),
         greeting_of(bundle, config.serve.deadline_ms),

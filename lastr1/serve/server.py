@@ -134,7 +134,7 @@ class PolicyServer:
     async def _talk(self, connection: ServerConnection) -> None:
         """One client, until it leaves (openpi's do so without a word)."""
         self._connections.add(connection)
-        self.metrics.clients = len(self._connections)
+        self._count()
         gone = asyncio.create_task(connection.wait_closed())
         allowance = Allowance(
             rate=self._config.max_rate, left=self._config.max_rate, since=time.perf_counter()
@@ -153,7 +153,10 @@ class PolicyServer:
             gone.cancel()
             self._busy.discard(connection)
             self._connections.discard(connection)
-            self.metrics.clients = len(self._connections)
+            self._count()
+
+    def _count(self) -> None:
+        self.metrics.clients = self._batcher.clients = len(self._connections)
 
     async def _answer(
         self,

@@ -13,7 +13,7 @@ def test_costs_by_hand():
     found = Costs({k: Cost(alone=0.01 * k, further=0.001 * k) for k in (1, 2, 3)})
     assert found.seconds(2, 1) == pytest.approx(0.02)
     assert found.seconds(3, 11) == pytest.approx(0.03 + 10 * 0.003)
-    assert (found.least(), found.least(11)) == pytest.approx((0.01, 0.02))
+    assert (found.shortest(1), found.shortest(11), found.hopeless()) == pytest.approx((0.01, 0.02, 0.01))
     # alone: 30, 20 and 10 ms; 11 together: 60, 40 and 20 ms
     assert [found.cap(left, 1) for left in (1.0, 0.031, 0.029, 0.011, 0.001, -1.0)] == [3, 3, 2, 1, 1, 1]
     assert [found.cap(left, 11) for left in (0.061, 0.059, 0.039)] == [3, 2, 1]
@@ -42,7 +42,20 @@ def test_prudence_by_hand():
 
 def test_without_thoughts():
     found = Costs({0: Cost(alone=0.01, further=0.0)})
-    assert (found.cap(1.0, 1), found.cap(0.0, 1), found.least()) == (0, 0, 0.01)
+    assert (found.cap(1.0, 1), found.cap(0.0, 1), found.shortest(1)) == (0, 0, 0.01)
+
+
+def test_what_is_hopeless_is_tried_again():
+    """The best of late counts; turned away thrice, an eighth of it is believed, until one was decided."""
+    found = Costs({1: Cost(alone=1.0, further=0.0)})
+    found.note(1, 1, 4.0)
+    found.note(1, 1, 2.0)
+    assert found.hopeless() == 2.0
+    for _ in range(3):
+        found.doubt()
+    assert found.hopeless() == 0.25
+    found.note(1, 1, 3.0)
+    assert found.hopeless() == 2.0
 
 
 class World:
@@ -103,6 +116,24 @@ def test_what_gathers_is_decided_together(thinker, costs, observations):
     assert answers[1].queue_s > 0
 
 
+def test_a_moment_for_those_who_have_not_asked(thinker, costs, observations):
+    """The second client is waited for (up to 0.1 of 1000 s), the third is not: it takes no more than two."""
+    seen = observations(3)
+
+    async def scene():
+        async with World(thinker, costs(1000.0), largest=2) as world:
+            world.batcher.clients = 3
+            first = await world.ask(seen[0], 1e6)
+            await asyncio.sleep(0.05)
+            assert not thinker.calls
+            await asyncio.gather(first, await world.ask(seen[1], 1e6))
+            world.batcher.clients = 1
+            await (await world.ask(seen[2], 1e6))
+
+    asyncio.run(asyncio.wait_for(scene(), 10))
+    assert [size for size, _ in thinker.calls] == [2, 1]
+
+
 def test_no_batch_is_larger_than_allowed(thinker, costs, observations):
     seen = observations(6)
 
@@ -149,17 +180,35 @@ def test_a_firm_deadline_that_cannot_be_met(thinker, costs, observations):
     assert thinker.calls == [(1, 1)]
 
 
+def test_a_server_that_was_measured_on_a_bad_day(thinker, costs, observations):
+    """A decision takes no time, not 10 s: whoever asks for 1 s is served after a few refusals."""
+    (seen,) = observations(1)
+
+    async def scene():
+        refusals = 0
+        async with World(thinker, costs(10.0)) as world:
+            while True:
+                try:
+                    return refusals, await (await world.ask(seen, 1.0))
+                except Late:
+                    refusals += 1
+
+    refusals, _ = asyncio.run(scene())
+    assert refusals == 4  # 10 s, 5, 2.5, 1.25
+
+
 def test_firm_deadlines_make_batches_smaller(thinker, costs, observations):
     """Alone 1 s, each further request 1 s: 2.5 s are enough for two."""
     seen = observations(4)
 
     async def scene():
         async with World(thinker, Costs({1: Cost(alone=1.0, further=1.0)}), waits=True) as world:
+            world.batcher.clients = 8  # four more might ask: nobody waits for ever
             asked = [await world.ask(o, 2.5) for o in seen]
             world.go()
             await asyncio.gather(*asked)
 
-    asyncio.run(scene())
+    asyncio.run(asyncio.wait_for(scene(), 10))
     assert thinker.calls[0] == (2, 1)
 
 
