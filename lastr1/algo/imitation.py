@@ -69,7 +69,7 @@ def imitation_counts(labels: ImitationLabels) -> ImitationCounts:
     )
 
 
-def _spread(bins: int, width: float) -> Float[Tensor, "V V"]:
+def spread_labels(bins: int, width: float) -> Float[Tensor, "V V"]:
     """Row k: the label of bin k, a Gaussian of `width` bins around it; 0 is one-hot.
 
     Bins are ordered, which a one-hot label hides: a small model learns many times slower from it.
@@ -102,7 +102,7 @@ def imitation_loss(
     )
     logits, tokens = full_precision(terms.action_logits[valid]), labels.tokens[valid]
     cosine_loss = (1 - cosine).sum() / latent_count
-    labels_of = _spread(logits.shape[-1], config.action_smoothing).to(logits)[tokens]
+    labels_of = spread_labels(logits.shape[-1], config.action_smoothing).to(logits)[tokens]
     action_loss = torch.nn.functional.cross_entropy(logits, labels_of, reduction="sum") / token_count
     stop = (terms.stop_logits, terms.vocab_logsumexp_t1, labels.groups)
     candidate_loss = -ConsistentStop(1.0).logp(*stop).sum() / sample_count

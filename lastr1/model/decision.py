@@ -28,6 +28,8 @@ class Decision:
     thought: Thought
     tokens: Int[Tensor, "B N"]
     """action bins, 0..255"""
+    state: Float[Tensor, "B D"]
+    """at the stop that ended the thought: what values are read off"""
     terms: PolicyTerms
     """as drawn: sampling temperature in rollouts, 1 at evaluation"""
     rules: Int[Tensor, "B 2"]

@@ -19,6 +19,8 @@ class Reading:
     """predicted latents"""
     stop_state: Float[Tensor, "B K D"]
     stop_logits: Float[Tensor, "B K"]
+    value_state: Float[Tensor, "B D"]
+    """at the stop that ended the thought"""
     value: Float[Tensor, "B"]
     action_logits: Float[Tensor, "B N 256"]
 

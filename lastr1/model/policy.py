@@ -96,8 +96,7 @@ class LatentPolicy(nn.Module):
         """Think with the cache, stop, act.  With `noise` everything is sampled; without, greedy (evaluation).
 
         `policy.schedule` says how (`thinking.py`, ALGORITHM.md 2.8); the decision is the same.  `most` (1..K)
-        cuts thoughts that would have more groups, for want of time: their terms are not to learn from.
-        Latents of groups that were never reached are 0.
+        cuts longer thoughts, for want of time: their terms are not to learn from.  Latents never reached are 0.
         """
         seen, rules = self.backbone.look(prompt), self._greedy() if noise is None else self._sampling(noise)
         trail = Thinking(
@@ -110,18 +109,20 @@ class LatentPolicy(nn.Module):
             rules=rules,
             most=self.config.stop_candidates if most is None else most,
         ).run()
-        logits = self.action_logits(trail.action_state)
+        state, logits = chosen(trail.value_states, trail.groups), self.action_logits(trail.action_state)
         reading = Reading(
             mean=trail.mean,
             stop_state=trail.stop_state,
             stop_logits=self.stop_logits(trail.stop_state),
-            value=self.value(chosen(trail.value_states, trail.groups)),
+            value_state=state,
+            value=self.value(state),
             action_logits=logits,
         )
         thought, tokens = Thought(latent=trail.latent, groups=trail.groups), rules.tokens(logits)
         return Decision(
             thought=thought,
             tokens=tokens,
+            state=state,
             terms=self.score(reading, thought, tokens, sampled=noise is not None),
             rules=self._rules(trail, noted=noise is None and self._notes_rules),
         )
@@ -219,12 +220,13 @@ class LatentPolicy(nn.Module):
         """Read the heads off the hidden states from the opening token on."""
         first = layout.prompt
         stop_state = hidden[:, [i - first for i in layout.stop_states()]]
-        value_state = hidden[:, [i - first for i in layout.stop_tokens()]]
+        value_state = chosen(hidden[:, [i - first for i in layout.stop_tokens()]], thought.groups)
         return Reading(
             mean=hidden[:, [i - first for i in layout.latent_predictors()]].float(),
             stop_state=stop_state,
             stop_logits=self.stop_logits(stop_state),
-            value=self.value(chosen(value_state, thought.groups)),
+            value_state=value_state,
+            value=self.value(value_state),
             action_logits=self.action_logits(hidden[:, layout.action - first :]),
         )
 
