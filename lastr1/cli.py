@@ -183,14 +183,20 @@ def _train(args: Arguments) -> None:
 
 
 def _evaluate(args: Arguments) -> None:
-    from lastr1.train.evaluate import remarks, table
+    from lastr1.train.evaluate import curve, remarks, table
     from lastr1.train.jobs import assess
 
     if args.checkpoint is None:
         raise UserError("evaluate needs --checkpoint DIR, for example runs/x/train/last")
     out = args.out or Path("runs") / args.config.name / "evaluate"
-    result = assess(args.config, args.checkpoint, out)
-    sys.stdout.write(f"{table(result.evaluation)}\n{remarks(result)}\nwritten to {out / 'result.json'}\n")
+    result, points = assess(args.config, args.checkpoint, out)
+    sys.stdout.write(f"{table(result.evaluation)}\n{remarks(result)}\n")
+    if points:
+        from lastr1.report.plots import success_against_thinking
+
+        success_against_thinking(points, out / "caps.png")
+        sys.stdout.write(f"{curve(points)}\ndrawn in {out / 'caps.png'}\n")
+    sys.stdout.write(f"written to {out / 'result.json'}\n")
 
 
 def _compare(pair: tuple[Path, Path]) -> None:

@@ -147,6 +147,9 @@ class LapoConfig:
     advantage: Literal["gae", "grpo", "rloo"] = "gae"
     """from the critic; or, without one, from other episodes of the same start (`reinforce.group`) [8.2]"""
 
+    clip_scope: Literal["decision", "token"] = "decision"
+    """the ratio of an action that is clipped: of the whole chunk, or of every token by itself [5.3, 8.2]"""
+
     def __post_init__(self) -> None:
         if self.advantage != "gae" and self.value_weight:
             raise ValueError(f"advantage {self.advantage} has no critic: set value_weight 0")
@@ -154,6 +157,28 @@ class LapoConfig:
             raise ValueError(f"discount {self.discount} must be in (0, 1] and trace {self.trace} in [0, 1]")
         if not 0 < self.clip_low < 1 or self.clip_high <= 0:
             raise ValueError(f"clip range [1 - {self.clip_low}, 1 + {self.clip_high}] does not contain 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinkingConfig:
+    """What thinking costs in reinforcement, and how long thoughts should be [5.1]."""
+
+    price: float = 0.0
+    """of a latent, in successes, taken from the reward of its decision (with a target: at first)"""
+    target: float | None = None
+    """mean latents per decision, of training episodes, that the price is to bring about (None: it stays)"""
+    rate: float = 0.002
+    """change of the price per iteration, for every latent that the mean is above the target or below"""
+
+    def __post_init__(self) -> None:
+        positive(self, "rate")
+        if self.price < 0:
+            raise ValueError(f"price must be 0 or more, not {self.price}")
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether latents may cost anything."""
+        return self.price > 0 or self.target is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +218,9 @@ class ReinforceConfig:
     """episodes per iteration"""
     group: int = 1
     """episodes per start, each with other draws (2 or more for `lapo.advantage` grpo and rloo)"""
+    skip_uniform_groups: bool = False
+    """grpo and rloo: leave out groups whose returns are all equal, whose advantages are 0, so that means are
+    over the others (should all be equal, none is left out)"""
     minibatches: int = 4
     """optimizer steps per pass over a rollout"""
     epochs: int = 1
@@ -371,7 +399,7 @@ class CollectConfig:
     """Demonstrations from the scripted expert."""
 
     episodes: int = 1
-    """successful demonstrations per task"""
+    """successful demonstrations per task (a recording's tasks with the same words count as one)"""
     noise: float = 0.0
     """standard deviation of the moves of an unrecorded, disturbed beginning (0: none)"""
 
@@ -386,15 +414,23 @@ class EvaluateConfig:
     """stored initial states in fixed order, or fresh scenes from `seed`"""
     videos: int = 0
     """episodes to film"""
+    caps: tuple[int, ...] = ()
+    """play every start once under each of these, ascending: thoughts end after at most so many groups, and
+    what lies beyond is not computed (none: once, without a cap)"""
     both_rules: bool = True
     """of policies with the `consistent` stop, say how long thoughts are by the rules `first` and `mode` [3];
     with at most 8 episodes at a time this costs the early exits of `first`"""
+
+    def __post_init__(self) -> None:
+        if list(self.caps) != sorted(set(self.caps)) or min(self.caps, default=1) < 1:
+            raise ValueError(f"evaluate.caps {self.caps} must rise from 1 or more")
 
 
 HealthLevel = Literal["note", "warn", "stop"]
 HealthSign = Literal[
     "no_success", "no_advantage", "no_gradient", "still_ratios", "low_entropy", "high_entropy", "high_kl",
     "same_latents", "flat_latents", "blind_value", "fixed_stop", "lost_environments", "mismatch",
+    "forgotten_task",
 ]  # fmt: skip
 
 
@@ -404,7 +440,7 @@ class HealthConfig:
 
     off: tuple[HealthSign, ...] = ()
     """signs that are not looked for"""
-    note: tuple[HealthSign, ...] = ("blind_value", "fixed_stop")
+    note: tuple[HealthSign, ...] = ("blind_value", "fixed_stop", "forgotten_task")
     """signs that are mentioned; what is in none of the three lists is warned of"""
     stop: tuple[HealthSign, ...] = ("no_advantage", "no_gradient")
     """signs that end the run, with a checkpoint, when they last for two windows; warned of before"""
@@ -459,6 +495,8 @@ class LimitsConfig:
     """rad/s; what slows the arm where it is nearly stretched"""
     joint_margin: float = 0.1
     """rad that joints keep from their mechanical limits"""
+    lag: float = 0.10
+    """m that a tool may be behind what it was told: more means that the arm is blocked, or too slow"""
     apart: float = 0.15
     """m that the tools of two arms keep from each other"""
     gripper_pause: float = 0.5
@@ -466,7 +504,7 @@ class LimitsConfig:
 
     def __post_init__(self) -> None:
         positive(self, "speed", "acceleration", "jerk", "turn_speed", "turn_acceleration", "turn_jerk")
-        positive(self, "tilt", "joint_speed")
+        positive(self, "tilt", "joint_speed", "lag")
         if min(self.joint_margin, self.apart, self.gripper_pause) < 0:
             raise ValueError("limits: joint_margin, apart and gripper_pause must be 0 or more")
         if any(a >= b for a, b in zip(self.low, self.high, strict=True)):
@@ -547,9 +585,11 @@ class ServeConfig:
     port: int = 8000
     """0: any free one"""
     deadline_ms: float = 1000.0
-    """milliseconds from arrival to answer for a request that names no deadline; thoughts are cut to meet it"""
+    """milliseconds that a request without a deadline of its own should take: thoughts are cut to meet them"""
     max_batch: int = 32
     """requests decided together"""
+    max_groups: int | None = None
+    """groups after which every thought ends at the latest, whatever time there is (None: as it likes)"""
     max_clients: int = 64
     """connections at a time"""
     max_frame_mb: float = 16.0
@@ -568,6 +608,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         positive(self, "deadline_ms", "max_batch", "max_clients", "max_frame_mb", "max_rate", "drain_s")
         positive(self, "load_clients", "load_requests")
+        if self.max_groups is not None:
+            positive(self, "max_groups")
         if self.max_rate < 1:
             raise ValueError(f"max_rate must be 1 or more, not {self.max_rate}")
 
@@ -597,21 +639,38 @@ class Config:
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     lapo: LapoConfig = field(default_factory=LapoConfig)
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     robot: RobotConfig = field(default_factory=RobotConfig)
     drive: DriveConfig = field(default_factory=DriveConfig)
-    serve: ServeConfig = field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:
-        if self.env.workers == 0 and (self.chaos.kill or self.chaos.hang):
-            raise ValueError(
-                "chaos.kill and chaos.hang end a simulator's process: set env.workers to 1 or more"
-            )
         if self.lapo.advantage != "gae" and self.reinforce.group < 2:
             raise ValueError(
                 f"lapo.advantage {self.lapo.advantage} compares episodes of one start: "
                 f"set reinforce.group to 2 or more, not {self.reinforce.group}"
+            )
+        if self.reinforce.skip_uniform_groups and self.lapo.advantage == "gae":
+            raise ValueError("reinforce.skip_uniform_groups is for lapo.advantage grpo and rloo")
+        self._check_thinking()
+        if self.env.workers == 0 and (self.chaos.kill or self.chaos.hang):
+            raise ValueError(
+                "chaos.kill and chaos.hang end a simulator's process: set env.workers to 1 or more"
+            )
+
+    def _check_thinking(self) -> None:
+        target, group = self.thinking.target, self.policy.latents_per_group
+        if self.thinking.budgeted and self.lapo.advantage == "grpo":
+            raise ValueError(
+                "thinking: grpo divides by a group's deviation, so where all succeed or all fail any price "
+                "weighs the same: set lapo.advantage to rloo or gae"
+            )
+        if target is not None and not group < target < self.policy.latents:
+            raise ValueError(
+                f"thinking.target {target} must lie between {group} and {self.policy.latents} latents, the "
+                f"shortest and the longest thought"
             )

@@ -16,6 +16,7 @@ from lastr1.config import (
     ReinforceConfig,
     RobotConfig,
     Target,
+    ThinkingConfig,
     WarmupConfig,
 )
 
@@ -81,6 +82,9 @@ TABLETOP_BASE = replace(
 
 TABLETOP_DUAL = replace(TABLETOP, name="tabletop_dual", env=replace(TABLETOP.env, suite="tabletop_dual"))
 """Two arms: lift together, hand over."""
+
+TABLETOP_BUDGET = replace(TABLETOP, name="tabletop_budget", thinking=ThinkingConfig(target=3.0))
+"""Thoughts held to 3 latents on average by what they cost."""
 
 _LIBERO = Config(
     name="libero",
@@ -154,6 +158,7 @@ _SUITES = [
 RECIPES: dict[str, Config] = {
     **_with_variants(TABLETOP),
     "tabletop_base": TABLETOP_BASE,
+    "tabletop_budget": TABLETOP_BUDGET,
     "tabletop_dual": TABLETOP_DUAL,
     **_with_variants(_SUITES[0]),
     **{suite.name: suite for suite in _SUITES[1:]},

@@ -23,6 +23,7 @@ TESTS = {
     "train/compare.py": ["tests/train/test_compare.py"],
     "train/warmup.py": ["tests/train/test_warmup.py", "tests/train/test_targets.py"],
     "demos/cache.py": ["tests/demos/test_cache.py"],
+    "algo/budget.py": ["tests/algo/test_budget.py"],
     "algo/baselines.py": ["tests/algo/test_baselines.py"],
     "algo/health.py": ["tests/algo/test_health.py"],
 }
@@ -446,8 +447,20 @@ WITHOUT_CRITIC = _faults(
     ("biased deviation of a group", "rows.std(1, keepdim=True)", "rows.std(1, keepdim=True, correction=0)"),
 )
 
+BUDGET = _faults(
+    "algo/budget.py",
+    ("thinking is rewarded", "reward - price * latents", "reward + price * latents"),
+    ("thoughts are charged for success alone", "reward - price * latents", "reward * (1 - price * latents)"),
+    ("every decision pays for the longest", "price * latents", "price * latents.amax()"),
+    ("the price falls for long thoughts", "(mean_latents - target)", "(target - mean_latents)"),
+    ("short thoughts are paid for", "max(0.0, price + rate", "(price + rate"),
+    ("the price forgets itself", "price + rate *", "rate *"),
+)
+
 HEALTH = _faults(
     "algo/health.py",
+    ("what was never solved is forgotten", "if best >= SOLVED:", "if best >= 0.0:"),
+    ("one window is enough", "if len(late) == window and max", "if late and max"),
     ("a run is ended without a warning", "name in limits.stop and lasting", "name in limits.stop"),
     ("the beginning is forgotten", "rows[: limits.window]", "rows[-limits.window :]"),
 )
@@ -486,5 +499,6 @@ MUTANTS = [
     *WARMUP,
     *VIEWS,
     *WITHOUT_CRITIC,
+    *BUDGET,
     *HEALTH,
 ]

@@ -4,7 +4,7 @@ Axes: E episodes; those of one group (same start, other noise) lie side by side,
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -27,3 +27,9 @@ def rloo(returns: Float[Tensor, "E"], group: int) -> Float[Tensor, "E"]:
     rows = returns.reshape(-1, group)
     others = (rows.sum(1, keepdim=True) - rows) / (group - 1)
     return (rows - others).flatten()
+
+
+def mixed(returns: Float[Tensor, "E"], group: int) -> Bool[Tensor, "E"]:
+    """Episodes of the groups whose returns differ: the only ones that teach anything (ALGORITHM.md 8.2)."""
+    rows = returns.reshape(-1, group)
+    return (rows != rows[:, :1]).any(1).repeat_interleave(group)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
+from statistics import mean, median
 
 from lastr1.config import HealthConfig, HealthLevel, HealthSign
 
@@ -21,6 +22,14 @@ RANK = 1.1
 """effective rank of the latents' covariance, below which they vary along one line"""
 GROUPS = 0.02
 """deviation of the thoughts' groups below which the stop never varies"""
+
+
+TASK = "success_task_"
+"""figures of single tasks: this and the task's number"""
+SOLVED = 0.5
+"""mean success over a window at which a task counts as solved"""
+
+Rows = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +127,7 @@ _SIGNS: dict[HealthSign, _Sign] = {
 }
 
 
-def health(rows: Sequence[Mapping[str, float]], limits: HealthConfig, since: int = 0) -> list[Finding]:
+def health(rows: Rows, limits: HealthConfig, since: int = 0) -> list[Finding]:
     """What is wrong now; `rows` are the figures of all iterations so far, in order.
 
     A sign must show in the last `limits.window` rows, in twice as many to be `stop` (until then it is
@@ -126,10 +135,10 @@ def health(rows: Sequence[Mapping[str, float]], limits: HealthConfig, since: int
     run's beginning only.
     """
     found = []
-    for name, sign in _SIGNS.items():
-        text = _shown(sign, rows, since, limits, limits.window)
+    for name, shown in _LOOKS.items():
+        text = shown(rows, since, limits, limits.window)
         if text is not None and name not in limits.off:
-            lasting = _shown(sign, rows, since, limits, 2 * limits.window) is not None
+            lasting = shown(rows, since, limits, 2 * limits.window) is not None
             found.append(Finding(level=_level(name, limits, lasting=lasting), name=name, text=text))
     return found
 
@@ -140,16 +149,45 @@ def _level(name: HealthSign, limits: HealthConfig, *, lasting: bool) -> HealthLe
     return "stop" if name in limits.stop and lasting else "warn"
 
 
-def _shown(
-    sign: _Sign,
-    rows: Sequence[Mapping[str, float]],
-    since: int,
-    limits: HealthConfig,
-    window: int,
-) -> str | None:
+def _shown(sign: _Sign, rows: Rows, since: int, limits: HealthConfig, window: int) -> str | None:
     last, first = rows[since:][-window:], rows[: limits.window]
     if len(last) < window or not all(sign.figure in row for row in (*last, *first)):
         return None
     now = sign.over([row[sign.figure] for row in last])
     start = sign.over([row[sign.figure] for row in first])
     return sign.text.format(now=now, start=start, window=window) if sign.bad(now, start, limits) else None
+
+
+def _forgotten(rows: Rows, since: int, limits: HealthConfig, window: int) -> str | None:
+    """Tasks without a success in the last `window` iterations that played them, and solved before.
+
+    Success of the other tasks hides them from `no_success`.
+    """
+    names = sorted({name for row in rows for name in row if name.startswith(TASK)}, key=_number)
+    lost = {}
+    for name in names:
+        late = [row[name] for row in rows[since:] if name in row][-window:]
+        if len(late) == window and max(late) <= 0:
+            best = _best([row[name] for row in rows if name in row], limits.window)
+            if best >= SOLVED:
+                lost[_number(name)] = best
+    if not lost:
+        return None
+    told = ", ".join(f"{task} ({best:.0%} at best)" for task, best in lost.items())
+    return f"no success for {window} iterations on what had been solved: task {told}"
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix(TASK))
+
+
+def _best(values: Sequence[float], window: int) -> float:
+    """Largest mean of `window` values in a row."""
+    return max(mean(values[i : i + window]) for i in range(max(1, len(values) - window + 1)))
+
+
+_LOOKS: dict[HealthSign, Callable[[Rows, int, HealthConfig, int], str | None]] = {
+    **{name: partial(_shown, sign) for name, sign in _SIGNS.items()},
+    "forgotten_task": _forgotten,
+}
+"""sign -> its line when it shows in a window of so many iterations"""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lastr1.report.figure import DPI, LIGHT, Look, legend, new_figure, percent, save, tidy
 from lastr1.report.pieces import rate
-from lastr1.train.evaluate import Evaluation
+from lastr1.train.evaluate import Capped, Evaluation
 
 Metrics: TypeAlias = Sequence[dict[str, float]]
 Series: TypeAlias = NDArray[np.float64]
@@ -38,6 +38,7 @@ PANELS = (
     Panel(title="Entropy of actions (nats per token)", names=("action_entropy",)),
     Panel(title="Entropy of the stop (nats)", names=("stop_entropy",)),
     Panel(title="Groups of latents per thought", names=("mean_groups",)),
+    Panel(title="Price of a latent (successes)", names=("latent_price",)),
     Panel(
         title="Approximate KL to the old policy (nats)",
         names=("action_approx_kl", "stop_approx_kl", "latent_approx_kl"),
@@ -148,6 +149,26 @@ def thought_lengths(
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.margins(y=0.12)
     legend(figure, look, columns=1 if look.narrow else 2)
+    save(figure, path)
+
+
+def success_against_thinking(points: Sequence[Capped], path: Path, look: Look = LIGHT) -> None:
+    """Success with 95% intervals against the mean length of thoughts, a point per cap."""
+    figure, axes = new_figure(look, 3.2)
+    latents = [point.mean_latents for point in points]
+    shares = np.array([rate(point.total) for point in points])
+    ends = np.array([point.total.wilson95 for point in points]).T
+    whiskers = np.maximum(0.0, [shares - ends[0], ends[1] - shares])
+    axes.errorbar(
+        latents, shares, yerr=whiskers, fmt="o-", ms=6, color=look.blue, lw=1.2, elinewidth=1.6, capsize=4
+    )
+    for x, share, point in zip(latents, shares, points, strict=True):
+        text = f"cap {point.cap}: {percent(share)}"
+        axes.annotate(text, (x, share), (7, -12), textcoords="offset points", fontsize=8, color=look.ink)
+    axes.set(xlim=(0, 1.2 * max(latents)), ylim=(-0.02, 1.04))
+    axes.set_xlabel("latents per decision, mean", color=look.muted)
+    axes.set_ylabel(f"success (share of {points[-1].total.episodes} episodes)", color=look.muted)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     save(figure, path)
 
 

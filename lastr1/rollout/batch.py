@@ -135,7 +135,7 @@ class Rollout:
     decisions: Decisions
     """the B valid decisions, episode by episode"""
     reward: Float[Tensor, "E T"]
-    """1 for a success during the decision, otherwise 0"""
+    """1 for a success during the decision, otherwise 0; before learning, less what its latents cost"""
     valid: Bool[Tensor, "E T"]
     """a prefix of every row; derived here and nowhere else"""
     truncated: Bool[Tensor, "E"]

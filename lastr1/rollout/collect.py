@@ -40,12 +40,14 @@ class Player:
         *,
         noise: int | None,
         first: int = 0,
+        most: int | None = None,
         progress: Callable[[Episode], None] = lambda _: None,
     ) -> list[Episode]:
         """One episode per start, in the order of `starts`.
 
         `noise` seeds every draw by (noise, episode, decision), so the result does not depend on workers; None
-        plays greedily.  Episodes are numbered from `first`.  Finished episodes leave the batch at once.
+        plays greedily.  Episodes are numbered from `first`.  Finished episodes leave the batch at once.  Of
+        greedy episodes, thoughts end after `most` groups at the latest (None: as the policy likes).
 
         One whose simulator is lost begins anew, from the same start and with the same draws: it becomes the
         episode that it would have been, so faults bias nothing.  None is dropped or counted twice, and what
@@ -64,7 +66,7 @@ class Player:
         while waiting or running:
             self._fill(waiting, running, again)
             slots = sorted(running)
-            decided, chunks = self._decide([running[s] for s in slots], noise)
+            decided, chunks = self._decide([running[s] for s in slots], noise, most)
             outcomes = self.pool.play(dict(zip(slots, chunks, strict=True)))
             ended = {}
             for slot, decision in zip(slots, decided, strict=True):
@@ -77,7 +79,7 @@ class Player:
                 game.observation = outcome.observation
                 if outcome.terminated or outcome.truncated:
                     ended[slot] = running.pop(slot), outcome.terminated
-            for index, episode in self._finish(list(ended.values()), noise):
+            for index, episode in self._finish(list(ended.values()), noise, most):
                 done[index] = episode
                 progress(episode)
         return [replace(done[i], lost=lost[i]) for i in sorted(done)]
@@ -117,7 +119,9 @@ class Player:
         self._tasks[slot] = found[1].task
         return found
 
-    def _decide(self, games: list[_Running], noise: int | None) -> tuple[list[Decided], list[ActionChunk]]:
+    def _decide(
+        self, games: list[_Running], noise: int | None, most: int | None
+    ) -> tuple[list[Decided], list[ActionChunk]]:
         bundle, policy = self.bundle, self.bundle.policy
         seeds = [_seed(noise, game.index, len(game.steps)) for game in games] if noise is not None else None
         draws = (
@@ -139,15 +143,18 @@ class Player:
         )
         instructions = [o.instruction for o in observations]
         prompt = bundle.prompts.batch(instructions, pixels.reshape(-1, *pixels.shape[2:]), policy.device)
-        decision = moved(policy.decide(prompt, draws), CPU)  # an episode is stored where there is room
+        # an episode is stored where there is room
+        decision = moved(policy.decide(prompt, draws, most=most), CPU)
         bins = decision.tokens.reshape(len(games), policy.config.chunk, -1).numpy()
         chunks = [ActionChunk(actions=actions) for actions in bundle.codec.decode(bins)]
         return list(_unstack(decision, instructions, pixels)), chunks
 
-    def _finish(self, ended: list[tuple[_Running, bool]], noise: int | None) -> Iterator[tuple[int, Episode]]:
+    def _finish(
+        self, ended: list[tuple[_Running, bool]], noise: int | None, most: int | None
+    ) -> Iterator[tuple[int, Episode]]:
         cut = [game for game, success in ended if not success]
         after = iter(
-            self._decide(cut, noise)[0] if cut else []
+            self._decide(cut, noise, most)[0] if cut else []
         )  # one more thought: the value after a truncation
         for game, success in ended:
             yield (

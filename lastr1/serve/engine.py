@@ -26,9 +26,11 @@ REPEATS = 3
 class PolicyThinker:
     """A `Thinker`: greedy decisions (evaluation) of a policy, with thoughts of at most so many groups."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, most: int | None = None) -> None:
+        """`most`: groups that a thought may have at all (None: the policy's K)."""
         self._bundle = bundle
-        self.groups = bundle.policy.config.stop_candidates
+        candidates = bundle.policy.config.stop_candidates
+        self.groups = candidates if most is None else min(most, candidates)
         # The same weights, and a probability that no stop can reach: every group is computed.
         self._tireless = copy.copy(bundle.policy)
         self._tireless.config = replace(bundle.policy.config, stop_threshold=2.0)

@@ -11,6 +11,7 @@ from lastr1.config import EnvConfig, EvaluateConfig
 from lastr1.envs.base import Setup, Start
 from lastr1.rollout.batch import Episode
 from lastr1.rollout.collect import Player, scene_seed
+from lastr1.types import UserError
 
 Row = dict[str, int | bool | float]
 """an episode: start, success, length, decisions, mean length of its thoughts, times its simulator was lost"""
@@ -91,6 +92,19 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Capped:
+    """The same starts under a cap: a point of the curve of success against thinking."""
+
+    cap: int
+    """groups after which a thought ended at the latest"""
+    total: Tally
+    mean_latents: float
+    """latents per decision"""
+    control_steps: float
+    """mean episode length, success or not"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Assessment:
     """An evaluation, and what has to be known to repeat and to judge it."""
 
@@ -98,6 +112,25 @@ class Assessment:
     rules: StopRules
     coverage: Coverage
     setup: Setup
+
+
+def allowed_caps(config: EvaluateConfig, candidates: int) -> tuple[int | None, ...]:
+    """Caps to play under; (None,) without any.  `UserError` for one above the policy's K `candidates`."""
+    if config.caps and config.caps[-1] > candidates:
+        raise UserError(
+            f"evaluate.caps {config.caps[-1]}: this policy's thoughts have at most {candidates} groups"
+        )
+    return config.caps or (None,)
+
+
+def capped(cap: int, result: Evaluation) -> Capped:
+    """What the curve needs of an evaluation under `cap`."""
+    return Capped(
+        cap=cap,
+        total=result.total,
+        mean_latents=result.mean_latents,
+        control_steps=result.control_steps,
+    )
 
 
 def starts_of(env: EnvConfig, config: EvaluateConfig, tasks: int, stored: int, seed: int) -> list[Start]:
@@ -111,10 +144,16 @@ def starts_of(env: EnvConfig, config: EvaluateConfig, tasks: int, stored: int, s
 
 
 def evaluate(
-    player: Player, starts: Sequence[Start], progress: Callable[[Episode], None] = lambda _: None
+    player: Player,
+    starts: Sequence[Start],
+    progress: Callable[[Episode], None] = lambda _: None,
+    cap: int | None = None,
 ) -> Assessment:
-    """Play every start greedily and count.  `RuntimeError` unless each start was played once, in order."""
-    episodes = player.play(starts, noise=None, progress=progress)
+    """Play every start greedily and count; thoughts end after `cap` groups at the latest.
+
+    `RuntimeError` unless each start was played once, in order.
+    """
+    episodes = player.play(starts, noise=None, most=cap, progress=progress)
     if [e.start for e in episodes] != list(starts):
         raise RuntimeError(f"{len(starts)} starts were given, and other ones played")
     pool, config = player.pool, player.bundle.policy.config
@@ -215,6 +254,15 @@ def remarks(found: Assessment) -> str:
         f"drawn {setup.render} by {setup.renderer}" + "".join(f"; PATCHED: {p}" for p in setup.patches)
     )
     return "\n".join(lines)
+
+
+def curve(points: Sequence[Capped]) -> str:
+    """Lines for a terminal: success under each cap, and how long thoughts were."""
+    return "\n".join(
+        f"at most {p.cap} group{'s' if p.cap > 1 else ' '}  {_line(p.total)}  "
+        f"mean thought {p.mean_latents:.2f} latents"
+        for p in points
+    )
 
 
 def _histogram(counts: dict[int, int]) -> str:

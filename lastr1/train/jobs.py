@@ -21,14 +21,15 @@ from lastr1.rollout.scripted import demonstrations
 from lastr1.train import run
 from lastr1.train.checkpoint import Store, load_optimizer, load_step
 from lastr1.train.device import device_of
-from lastr1.train.evaluate import Assessment, evaluate, starts_of
+from lastr1.train.evaluate import Assessment, Capped, allowed_caps, capped, evaluate, starts_of
 from lastr1.train.gap import Gap, measure_gap
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog
+from lastr1.train.price import LatentPrice
 from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
-from lastr1.train.sign import policy_hashes, sealed, sign
+from lastr1.train.sign import policy_hashes, sign, write_result
 from lastr1.train.standing import Standing
 from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
@@ -170,7 +171,8 @@ def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) 
         _same_shape(start, config.policy)
         steps = job.iterations * job.epochs * job.minibatches
         learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, steps)
-        standing = Standing(TaskSuccess(trained_tasks(config, len(team.pool.tasks))))
+        tasks = TaskSuccess(trained_tasks(config, len(team.pool.tasks)))
+        standing = Standing(tasks, LatentPrice(config.thinking))
         first = 0
         if found is None:
             run.note_start(out, start)
@@ -197,7 +199,7 @@ def _train(
         store.save(bundle, learner.optimizer, config, iteration + 1, files, score)
 
     with track("train", job.iterations - first) as bar, MetricsLog(store.directory, first=first) as log:
-        for iteration, figures in reinforce(fleet, job, first, deadline):
+        for iteration, figures in reinforce(fleet, job, first, deadline, standing.price):
             log.write(iteration, {**figures, "health": watch.look(iteration, figures)})
             standing.note(figures["success"])
             episodes += int(figures["episodes"])
@@ -221,51 +223,50 @@ def _train(
     )
 
 
-def assess(config: Config, checkpoint: Path, out: Path) -> Assessment:
-    """Success per task of a policy on disk; `out/result.json`, and videos on request."""
+def assess(config: Config, checkpoint: Path, out: Path) -> tuple[Assessment, tuple[Capped, ...]]:
+    """Success per task of a policy on disk; `out/result.json`, and videos on request.
+
+    Of several caps, the last is the result, with a row for each; `out/cap_K` holds each one's own.
+    """
     run.begin(config)
     out.mkdir(parents=True, exist_ok=True)  # before hours of playing, in case it may not be written
     policy = policy_hashes(checkpoint)
     with open_team(config, checkpoint) as team:
         bundle, pool = team.bundle, team.pool
-        began = time.perf_counter()
-        result = measure(config, team)
-        seconds = time.perf_counter() - began
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
-    run.write_json(
-        out / "result.json",
-        sealed(
-            {
-                "recipe": config.name,
-                "checkpoint": str(checkpoint),
-                "env": to_dict(config.env),
-                "rules": to_dict(result.rules),
-                "coverage": to_dict(result.coverage),
-                "setup": to_dict(result.setup),
-                **to_dict(result.evaluation),
-                "signature": to_dict(sign(config, policy, seconds)),
-            }
-        ),
-    )
+        caps = allowed_caps(config.evaluate, bundle.policy.config.stop_candidates)
+        points: list[Capped] = []
+        for cap in caps:
+            began = time.perf_counter()
+            result = measure(config, team, cap)
+            signature = sign(config, policy, time.perf_counter() - began)
+            points += [capped(cap, result.evaluation)] if cap is not None else []
+            write_result(out, config, checkpoint, result, signature, points)
+            if len(caps) > 1:
+                own = out / f"cap_{cap}"
+                own.mkdir(exist_ok=True)
+                write_result(own, config, checkpoint, result, signature, points[-1:])
     # The simulators are closed by now: a film needs one of its own.
     for number, start in enumerate(starts[: config.evaluate.videos]):
-        film(config, bundle, start, out / f"video_{number}_task_{start.task}.mp4")
-    return result
+        film(config, bundle, start, out / f"video_{number}_task_{start.task}.mp4", caps[-1])
+    return result, tuple(points)
 
 
-def measure(config: Config, player: Player) -> Assessment:
+def measure(config: Config, player: Player, cap: int | None = None) -> Assessment:
     """Greedy episodes over the recipe's evaluation starts."""
     pool = player.pool
     starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
     with track("evaluate", len(starts)) as bar:
-        return evaluate(player, starts, lambda _: bar.advance())
+        return evaluate(player, starts, lambda _: bar.advance(), cap)
 
 
-def film(config: Config, bundle: Bundle, start: Start, path: Path) -> tuple[Path, bool]:
+def film(
+    config: Config, bundle: Bundle, start: Start, path: Path, cap: int | None = None
+) -> tuple[Path, bool]:
     """Write every control step of a greedy episode as an mp4; its path, and whether the task was solved."""
     env = FilmedEnv(make_env(config.env), VIDEO)
     with EnvPool(lambda: env, slots=1, workers=0) as pool:
-        (episode,) = Player(bundle, pool, 1).play([start], noise=None)
+        (episode,) = Player(bundle, pool, 1).play([start], noise=None, most=cap)
         write_video(path, env.film(), fps=bundle.spec.rate)
     return path, episode.success
 

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from lastr1.algo.baselines import grpo, rloo
+from lastr1.algo.baselines import grpo, mixed, rloo
 from lastr1.algo.gae import Advantages, gae
 from lastr1.algo.lapo import PolicyTerms, decision_weights
 from lastr1.algo.masked import whiten
@@ -23,6 +23,7 @@ from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Minibatch, Rollout, make_rollout, tree_map
 from lastr1.rollout.collect import Player, scene_seed
 from lastr1.train.learner import Learner
+from lastr1.train.price import LatentPrice
 
 
 class Fleet(Protocol):
@@ -117,22 +118,26 @@ def training_starts(
 
 
 def reinforce(
-    fleet: Fleet, config: ReinforceConfig, first: int, deadline: float
+    fleet: Fleet, config: ReinforceConfig, first: int, deadline: float, price: LatentPrice
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Iterations from `first`, until there are enough or `time.perf_counter()` passes `deadline`."""
+    """Iterations from `first`, until there are enough or `time.perf_counter()` passes `deadline`.
+
+    What thoughts cost is taken from the rewards before anybody learns from them.
+    """
     for iteration in range(first, config.iterations):
         began = time.perf_counter()
         if began > deadline:
             return
         rollout = fleet.collect(iteration)
         played = time.perf_counter()
-        figures = fleet.update(rollout, iteration)
+        figures = fleet.update(price.charge(rollout), iteration)
         fleet.publish()
         yield (
             iteration,
             {
                 **rollout_figures(rollout),
                 **figures,
+                **price.settle(rollout),
                 "collect_seconds": played - began,
                 "update_seconds": time.perf_counter() - played,
             },
@@ -182,9 +187,11 @@ def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) 
     advantage = whiten(found.advantage, valid) if lapo.whiten else found.advantage
     generator = torch.Generator().manual_seed(scene_seed(config.seed, 5, iteration))
     value_only = iteration < job.value_only_iterations
+    teaching = _teaching(rollout, job)
     figures: list[dict[str, float]] = []
     for _ in range(job.epochs):
-        for episodes in torch.randperm(len(rollout.episodes), generator=generator).chunk(job.minibatches):
+        order = teaching[torch.randperm(len(teaching), generator=generator)]
+        for episodes in order.chunk(job.minibatches):
             here = torch.zeros_like(valid)
             here[episodes] = valid[episodes]
             index = here[valid].nonzero().squeeze(1)
@@ -216,6 +223,13 @@ def improve(learner: Learner, rollout: Rollout, config: Config, iteration: int) 
             else {}
         ),
     }
+
+
+def _teaching(rollout: Rollout, job: ReinforceConfig) -> Int[Tensor, "some"]:
+    """Episodes that are learnt from: all, or those of groups whose returns differ."""
+    every = torch.ones(len(rollout.episodes), dtype=torch.bool)
+    some = mixed(rollout.reward.sum(1), job.group) if job.skip_uniform_groups else every
+    return (some if some.any() else every).nonzero().squeeze(1)
 
 
 def rollout_figures(rollout: Rollout) -> dict[str, float]:

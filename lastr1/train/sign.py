@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,8 @@ from lastr1.config import Config
 from lastr1.envs.assets import task_assets
 from lastr1.knobs import to_dict
 from lastr1.model import manifest
+from lastr1.train.evaluate import Assessment, Capped
+from lastr1.train.run import write_json
 
 LIBRARIES = ("torch", "transformers", "numpy")
 SEAL = "sha256"
@@ -63,6 +66,29 @@ def sources() -> str:
     for path in sorted(root.rglob("*.py")):
         found.update(f"{path.relative_to(root).as_posix()} {manifest.digest(path)}\n".encode())
     return found.hexdigest()
+
+
+def write_result(
+    out: Path,
+    config: Config,
+    checkpoint: Path,
+    result: Assessment,
+    signature: Signature,
+    points: Sequence[Capped],
+) -> None:
+    """`out/result.json`, sealed; `points`: what is known of the curve over caps."""
+    facts = {
+        "recipe": config.name,
+        "checkpoint": str(checkpoint),
+        "env": to_dict(config.env),
+        "rules": to_dict(result.rules),
+        "coverage": to_dict(result.coverage),
+        "setup": to_dict(result.setup),
+        **to_dict(result.evaluation),
+        "caps": [to_dict(point) for point in points],
+        "signature": to_dict(signature),
+    }
+    write_json(out / "result.json", sealed(facts))
 
 
 def sealed(result: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def healthy(seed, count=100):
             {
                 "step": step,
                 "success": float(np.clip(0.45 + 0.003 * step + 0.05 * draw.normal(), 0, 1)),
+                "success_task_0": float(draw.binomial(4, 0.8) / 4),
+                # rarely played, and hard: it has never been solved
+                **({"success_task_11": float(draw.random() < 0.05)} if step % 3 == 0 else {}),
                 "advantage_std": float(0.3 * draw.lognormal(0, 0.2)),
                 "grad_norm": float(25 * draw.lognormal(0, 0.25)),
                 "last_ratio_max": float(1.07 + draw.lognormal(0, 1.5)),
@@ -61,6 +64,7 @@ PLANTED = [
     ("fixed_stop", "groups_std", 0.0, 6),
     ("lost_environments", "lost_share", 0.2, 6),
     ("mismatch", "recorded_gap", 0.3, 6),
+    ("forgotten_task", "success_task_0", 0.0, 10),
 ]
 
 
@@ -104,6 +108,19 @@ def test_no_success_says_what_is_wrong():
     text = "zero success for 10 iterations: nothing to learn from; the warm-up is too weak"
     assert finding == Finding(level="warn", name="no_success", text=text)
     assert health([{"success": 0.0}] * 9 + [{"success": 0.01}], LIMITS) == []
+
+
+def test_a_forgotten_task_is_named():
+    """Task 2, played every other iteration, was solved (mean of 0.4, 0.6, 0.6: 0.53); task 10 never was."""
+    limits = replace(LIMITS, window=3)
+    played = [0.4, 0.6, 0.6, 0.0, 0.0, 0.0]
+    rows = [{"success_task_10": 0.4 * (i < 3), "success_task_2": x} for i, x in enumerate(played)]
+    rows = [row for pair in rows for row in (pair, {"success_task_10": pair["success_task_10"]})]
+    assert health(rows[:10], limits) == []
+    (finding,) = health(rows, limits)
+    text = "no success for 3 iterations on what had been solved: task 2 (53% at best)"
+    assert finding == Finding(level="note", name="forgotten_task", text=text)
+    assert health([*rows, {"success_task_2": 0.1}], limits) == []
 
 
 def test_the_end_comes_after_two_windows_and_after_a_warning():

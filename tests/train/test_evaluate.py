@@ -223,8 +223,9 @@ class _Recorded(_Player):
         self.pool.stored_states, self.pool.setup = 5, SETUP
         self.episodes = episodes
 
-    def play(self, starts, *, noise, progress):
+    def play(self, starts, *, noise, most, progress):
         assert noise is None
+        self.most = most
         for episode in self.episodes:
             progress(episode)
         return self.episodes

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lastr1.algo.lapo import PolicyTerms
-from lastr1.config import Config, EnvConfig, LapoConfig, ReinforceConfig
+from lastr1.config import Config, EnvConfig, LapoConfig, ReinforceConfig, ThinkingConfig
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Step, make_rollout, tree_map
+from lastr1.train.price import LatentPrice
 from lastr1.train.reinforce import (
     TaskSuccess,
     explained_variance,
@@ -17,6 +18,8 @@ from lastr1.train.reinforce import (
     rollout_figures,
     training_starts,
 )
+
+FREE = LatentPrice(ThinkingConfig())
 
 
 class FakeLearner:
@@ -269,7 +272,7 @@ class _Fleet:
 def test_the_loop(rollout):
     log = []
     job = ReinforceConfig(iterations=4)
-    found = list(reinforce(_Fleet(rollout, log), job, 2, float("inf")))
+    found = list(reinforce(_Fleet(rollout, log), job, 2, float("inf"), FREE))
     assert log == [step for i in (2, 3) for step in (("collect", i), ("update", i), ("publish",))]
     assert [iteration for iteration, _ in found] == [2, 3]
     assert found[0][1]["loss"] == 1.0
@@ -279,6 +282,6 @@ def test_the_loop(rollout):
 def test_no_iteration_begins_after_the_deadline(rollout):
     log = []
     fleet = _Fleet(rollout, log, pause=0.01)
-    found = list(reinforce(fleet, ReinforceConfig(iterations=10), 0, time.perf_counter() + 0.005))
+    found = list(reinforce(fleet, ReinforceConfig(iterations=10), 0, time.perf_counter() + 0.005, FREE))
     assert len(found) <= 1
-    assert not list(reinforce(fleet, ReinforceConfig(iterations=10), 0, time.perf_counter() - 1))
+    assert not list(reinforce(fleet, ReinforceConfig(iterations=10), 0, time.perf_counter() - 1, FREE))
