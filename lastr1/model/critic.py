@@ -14,7 +14,7 @@ class Critics(nn.Module):
     """M networks Q(state, chunk), each of its own random weights (seed torch beforehand).
 
     The state is the policy's at the stop of its thought, without gradient: the critics look through the
-    policy's eyes and never move them (ALGORITHM.md 9; two layers with LayerNorm as in Ball et al. 2023, RLPD).
+    policy's eyes and never move them (ALGORITHM.md 9; LayerNorm as in Ball et al. 2023, RLPD).
     """
 
     def __init__(self, width: int, chunk: int, *, count: int, hidden: int) -> None:

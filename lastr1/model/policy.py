@@ -96,7 +96,7 @@ class LatentPolicy(nn.Module):
         """Think with the cache, stop, act.  With `noise` everything is sampled; without, greedy (evaluation).
 
         `policy.schedule` says how (`thinking.py`, ALGORITHM.md 2.8); the decision is the same.  `most` (1..K)
-        cuts longer thoughts, for want of time: their terms are not to learn from.  Latents never reached are 0.
+        cuts longer thoughts, for want of time: not to be learnt from.  Latents never reached are 0.
         """
         seen, rules = self.backbone.look(prompt), self._greedy() if noise is None else self._sampling(noise)
         trail = Thinking(
