@@ -449,12 +449,20 @@ WITHOUT_CRITIC = _faults(
 
 BUDGET = _faults(
     "algo/budget.py",
-    ("thinking is rewarded", "reward - price * latents", "reward + price * latents"),
-    ("thoughts are charged for success alone", "reward - price * latents", "reward * (1 - price * latents)"),
-    ("every decision pays for the longest", "price * latents", "price * latents.amax()"),
-    ("the price falls for long thoughts", "(mean_latents - target)", "(target - mean_latents)"),
-    ("short thoughts are paid for", "max(0.0, price + rate", "(price + rate"),
-    ("the price forgets itself", "price + rate *", "rate *"),
+    ("thinking is rewarded", "return reward - price", "return reward + price"),
+    ("thoughts are charged for success alone", "return reward - price", "return reward - reward * price"),
+    (
+        "every decision pays for the longest",
+        "return reward - price * latents",
+        "return reward - price * latents.amax()",
+    ),
+    (
+        "the price falls for long thoughts",
+        "rate * (mean_latents - target))\n",
+        "rate * (target - mean_latents))\n",
+    ),
+    ("short thoughts are paid for", "return max(0.0, price", "return (price"),
+    ("the price forgets itself", "return max(0.0, price + rate", "return max(0.0, rate"),
 )
 
 HEALTH = _faults(

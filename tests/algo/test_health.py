@@ -121,6 +121,7 @@ def test_a_forgotten_task_is_named():
     text = "no success for 3 iterations on what had been solved: task 2 (53% at best)"
     assert finding == Finding(level="note", name="forgotten_task", text=text)
     assert health([*rows, {"success_task_2": 0.1}], limits) == []
+    assert health(rows, limits, since=8) == []  # played twice since the run was resumed
 
 
 def test_the_end_comes_after_two_windows_and_after_a_warning():
