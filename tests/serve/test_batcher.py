@@ -193,7 +193,7 @@ def test_a_server_that_was_measured_on_a_bad_day(thinker, costs, observations):
                 except Late:
                     refusals += 1
 
-    refusals, _ = asyncio.run(scene())
+    refusals, _ = asyncio.run(asyncio.wait_for(scene(), 10))
     assert refusals == 4  # 10 s, 5, 2.5, 1.25
 
 

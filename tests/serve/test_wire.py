@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -22,12 +22,14 @@ NUMBERS = st.one_of(
 )
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(NUMBERS, hnp.array_shapes(min_dims=0, min_side=0, max_side=4)))
 def test_an_array_comes_back_bit_for_bit(array):
     found = unpack(pack({"a": array}))["a"]
     assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
+@settings(max_examples=40)
 @given(NUMBERS.flatmap(lambda d: hnp.arrays(d, ())))
 def test_a_scalar_comes_back(array):
     scalar = array[()]
