@@ -182,6 +182,15 @@ def _train(args: Arguments) -> None:
     )
 
 
+def _interact(args: Arguments) -> None:
+    from lastr1.train.interactive import interact
+
+    out = args.out or Path("runs") / args.config.name / "interact"
+    checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"
+    done = interact(args.config, checkpoint, out, resume=args.resume)
+    sys.stdout.write(f"{done}; policy in {out / 'last'}\n")
+
+
 def _evaluate(args: Arguments) -> None:
     from lastr1.train.evaluate import curve, remarks, table
     from lastr1.train.jobs import assess
@@ -263,11 +272,7 @@ def _contact_sheet(args: Arguments) -> None:
 
 
 JOBS: dict[str, Job | PairJob] = {
-    "demo": Job(
-        help="warm-up, LAPO, evaluation and report on the embedded world, in minutes on a CPU",
-        run=_demo,
-        recipe="tabletop",
-    ),
+    "demo": Job(help="all of it on the embedded world, in minutes on a CPU", run=_demo, recipe="tabletop"),
     "doctor": Job(
         help="what this machine can run, with fixes; --demo FILE: whether a recording keeps our conventions",
         run=_doctor,
@@ -280,12 +285,10 @@ JOBS: dict[str, Job | PairJob] = {
     "ground": Job(help="teach a base made from scratch to see and to point (embedded world)", run=_ground),
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
+    "interact": Job(help="reinforcement beside a person who takes over (--interactive.human)", run=_interact),
     "contact-sheet": Job(help="what the policy sees first in every task, as a PNG", run=_contact_sheet),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
-    "compare": PairJob(
-        help="two evaluations on the same starts: exact McNemar test, differences with intervals",
-        run=_compare,
-    ),
+    "compare": PairJob(help="two evaluations on the same starts: exact McNemar test", run=_compare),
     "serve": Job(help="policy server for robots (openpi's websocket protocol)", run=_serve),
     "drive": Job(
         help="a robot (--robot) with the policy that --server serves, within its limits", run=_drive

@@ -426,6 +426,73 @@ class EvaluateConfig:
             raise ValueError(f"evaluate.caps {self.caps} must rise from 1 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class InteractiveConfig:
+    """Reinforcement with human interventions [9]; what is trained says `adapter` (the paper: rank 32)."""
+
+    human: Literal["scripted", "keyboard", "spacemouse", "gamepad", "none"] = "scripted"
+    """who may take over: a script (embedded world), a person through a device, or nobody"""
+    patience: int = 24
+    """scripted: control steps that the policy may waste before it is helped"""
+    help_steps: int = 16
+    """scripted: control steps that the help lasts"""
+    real_time: bool = False
+    """play control steps at the robot's rate (a person beside a simulated robot)"""
+    transitions: int = 4000
+    """budget: decisions and corrections played"""
+    start_after: int = 500
+    """transitions before the first update"""
+    updates_per_transition: float = 0.0
+    """simulated robots: actor and learner wait for each other to keep this ratio; 0: neither ever waits, and
+    the run is over with the last transition"""
+    batch: int = 32
+    """transitions from each stream (the policy's own, interventions) in an update"""
+    lr: float = 1e-5
+    """learning rate of the policy"""
+    critic_lr: float = 3e-4
+    """learning rate of the critics"""
+    grad_clip: float = 1.0
+    """largest gradient norm, of policy and critics each"""
+    cloning_weight: float = 1.0
+    """weight of imitating interventions and demonstrations"""
+    cloning_smoothing: float = 0.0
+    """spread of their labels over neighbouring bins, in bins, as `warmup.action_smoothing`"""
+    guided_weight: float = 0.5
+    """weight of improvement by the critics"""
+    guided_draws: int = 4
+    """chunks drawn per transition and compared by the critics"""
+    critic_first: int = 0
+    """first updates that train the critics alone"""
+    critics: int = 2
+    """networks in the ensemble; the lowest counts"""
+    critic_hidden: int = 512
+    """width of their two layers"""
+    critic_updates: int = 2
+    """updates of the critics per update of the policy"""
+    discount: float = 0.98
+    """gamma per whole chunk; a chunk cut short discounts by its share"""
+    target_rate: float = 0.005
+    """tau: share of the way that target critics go per update of the critics"""
+    success_reward: float = 10.0
+    """of a success that the operator confirmed"""
+    step_reward: float = -0.05
+    """of every control step"""
+    publish_every: int = 10
+    """updates between weights for the actor"""
+    checkpoint_every: int = 200
+    """updates between checkpoints"""
+
+    def __post_init__(self) -> None:
+        positive(self, "patience", "help_steps", "transitions", "batch", "lr", "critic_lr", "grad_clip")
+        positive(self, "critics", "critic_hidden", "critic_updates", "publish_every", "checkpoint_every")
+        if self.guided_draws < 2:
+            raise ValueError(f"guided_draws {self.guided_draws}: at least 2, to be compared with each other")
+        if not (0 < self.discount <= 1 and 0 < self.target_rate <= 1):
+            raise ValueError(f"discount {self.discount} and target_rate {self.target_rate} must be in (0, 1]")
+        if min(self.updates_per_transition, self.start_after, self.critic_first) < 0:
+            raise ValueError("updates_per_transition, start_after and critic_first must be 0 or more")
+
+
 HealthLevel = Literal["note", "warn", "stop"]
 HealthSign = Literal[
     "no_success", "no_advantage", "no_gradient", "still_ratios", "low_entropy", "high_entropy", "high_kl",
@@ -642,6 +709,7 @@ class Config:
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    interactive: InteractiveConfig = field(default_factory=InteractiveConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)

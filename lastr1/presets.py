@@ -10,6 +10,7 @@ from lastr1.config import (
     EnvConfig,
     EvaluateConfig,
     GroundingConfig,
+    InteractiveConfig,
     LapoConfig,
     OptimizerConfig,
     PolicyConfig,
@@ -86,6 +87,37 @@ TABLETOP_DUAL = replace(TABLETOP, name="tabletop_dual", env=replace(TABLETOP.env
 TABLETOP_BUDGET = replace(TABLETOP, name="tabletop_budget", thinking=ThinkingConfig(target=3.0))
 """Thoughts held to 3 latents on average by what they cost."""
 
+_INTERACTIVE = InteractiveConfig(
+    transitions=800,
+    start_after=100,
+    updates_per_transition=0.5,
+    batch=8,
+    critic_updates=1,  # half the work: every update of the critics has the policy think anew
+    lr=2e-4,  # all weights of a million, without an adapter
+    critic_first=20,
+    cloning_smoothing=3.0,
+)
+
+TABLETOP_INTERACTIVE = replace(
+    TABLETOP,
+    name="tabletop_interactive",
+    processes=1,
+    env=replace(TABLETOP.env, tasks=(1,)),
+    interactive=_INTERACTIVE,
+)
+"""One task with somebody beside the robot, as on a real one: push the red block."""
+
+TABLETOP_DUAL_INTERACTIVE = replace(
+    TABLETOP_DUAL,
+    name="tabletop_dual_interactive",
+    processes=1,
+    env=replace(TABLETOP_DUAL.env, tasks=(0,)),
+    collect=CollectConfig(episodes=30),
+    warmup=replace(TABLETOP.warmup, iterations=300, batch=16, lr=3e-4),
+    interactive=_INTERACTIVE,
+)
+"""The same with two arms: lift the tray.  The base knows one arm, hence 30 demonstrations as in the paper."""
+
 _LIBERO = Config(
     name="libero",
     base="scratch",
@@ -130,7 +162,9 @@ def _with_variants(recipe: Config) -> dict[str, Config]:
         found[name] = replace(
             recipe,
             name=name,
-            lapo=replace(recipe.lapo, advantage=advantage, value_weight=0.0, whiten=False),
+            lapo=replace(
+                recipe.lapo, advantage=advantage, clip_scope="token", value_weight=0.0, whiten=False
+            ),
             reinforce=replace(recipe.reinforce, group=8),
         )
     return found
@@ -160,6 +194,8 @@ RECIPES: dict[str, Config] = {
     "tabletop_base": TABLETOP_BASE,
     "tabletop_budget": TABLETOP_BUDGET,
     "tabletop_dual": TABLETOP_DUAL,
+    "tabletop_interactive": TABLETOP_INTERACTIVE,
+    "tabletop_dual_interactive": TABLETOP_DUAL_INTERACTIVE,
     **_with_variants(_SUITES[0]),
     **{suite.name: suite for suite in _SUITES[1:]},
     "franka": FRANKA,
