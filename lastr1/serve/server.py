@@ -107,8 +107,6 @@ class PolicyServer:
         """The plain HTTP side; None goes on to the websocket."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            if self._draining:
-                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
             return connection.respond(HTTPStatus.OK, "OK\n")
         if not self._knows(request):
             return self._refuse(connection, "key", HTTPStatus.UNAUTHORIZED, "send Authorization: Api-Key KEY")
@@ -125,7 +123,7 @@ class PolicyServer:
             return True
         said = request.headers.get_all("Authorization")
         wanted = f"Api-Key {self._api_key}".encode()
-        return len(said) == 1 and hmac.compare_digest(said[0].encode(), wanted)
+        return len(said) == 1 and hmac.compare_digest(said[0].encode(errors="surrogateescape"), wanted)
 
     def _refuse(self, connection: ServerConnection, why: str, status: HTTPStatus, line: str) -> Response:
         self.metrics.refused[why] += 1

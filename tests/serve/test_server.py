@@ -83,7 +83,11 @@ def test_a_key_is_asked_for(served):
         assert fetch(url, "/healthz")[0] == 200
         assert fetch(url, "/metrics")[0] == 401
         assert fetch(url, "/metrics", "open sesame")[0] == 200
-        assert server.metrics.refused["key"] == 4
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=10) as plain:
+            plain.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Api-Key \xff\r\n\r\n")
+            assert b"401" in plain.recv(100)
+        assert server.metrics.refused["key"] == 5
 
 
 def test_a_web_page_is_refused(served):
