@@ -76,5 +76,16 @@ def rotation_vector(rotation: Doubles) -> Doubles:
     return vector
 
 
+def turned(vectors: Doubles) -> Doubles:
+    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] (Rodrigues' formula)."""
+    angle = np.sqrt(np.einsum("...i,...i", vectors, vectors))[..., None, None]
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vectors.shape, 3)
+    half = np.sinc(angle / (2 * np.pi))
+    rotation: Doubles = np.eye(3) + np.sinc(angle / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
+    return rotation
+
+
 UPRIGHT = forward(READY)[1]
 """[3, 3] orientation that counts as not turned: that of `READY`"""

@@ -28,6 +28,8 @@ def drive(config: Config, server: str, kind: RobotKind, out: Path) -> list[str]:
     episodes as a LeRobotDataset v3 in `out/episodes`.  `UserError`: no server, a policy for another robot, a
     robot that cannot be reached or stands outside of its limits.
     """
+    if not config.drive.instruction:
+        raise UserError("the policy has to be told what to do: set --drive.instruction TEXT")
     clock = SystemClock()
     robot = make_robot(kind, config.robot, clock)
     try:
@@ -138,5 +140,5 @@ def summary(driven: Driven, rate: float) -> str:
     return (
         f"{driven.steps} control steps at {rate:g} Hz (ended by {driven.ending}): {why}; clipped: {clipped}; "
         f"late by p50 {p50:.2f} ms, p99 {p99:.2f} ms, most {max(driven.late) * 1000:.2f} ms; "
-        f"{driven.jumps} jumps of the clock"
+        f"{driven.jumps} jumps of the clock{f'; lost: {driven.lost}' if driven.lost else ''}"
     )

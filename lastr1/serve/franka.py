@@ -122,7 +122,11 @@ class FrankaRobot:
     def _reach(self, number: int, arm: "franky.Robot") -> Reach:
         state = self._state(number, arm)
         jacobian = arm.model.zero_jacobian(franky.Frame.EndEffector, state)
-        return Reach(joints=np.array(state.q), per_move=damped_inverse(np.array(jacobian)))
+        return Reach(
+            position=np.array(state.O_T_EE.translation),
+            joints=np.array(state.q),
+            per_move=damped_inverse(np.array(jacobian)),
+        )
 
 
 def _connect(host: str, config: RobotConfig) -> "franky.Robot":

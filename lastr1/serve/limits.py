@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lastr1.config import LimitsConfig
+from lastr1.serve.arm import turned
+from lastr1.serve.braking import SLACK, Doubles, Verdict, between, braking_weights, within
 from lastr1.types import Floats, UserError
 
-Doubles = NDArray[np.float64]
-Verdict = NDArray[np.bool_]
 MOVES = 6
 """x y z (m) and the rotation vector rx ry rz (rad)"""
 PER_ARM = MOVES + 1
@@ -27,10 +26,8 @@ PER_ARM = MOVES + 1
 SHARES = np.array([1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.0])
 """of the way from the next braking move to the wanted one"""
 DYNAMICS = ("speed", "acceleration", "jerk")
-SLACK = 1 + 1e-6
-"""actions are f32"""
 INWARD = 0.9
-"""a joint outside its limits may only move when that leaves at most this share of the excess"""
+"""a joint outside its limits, or an arm that lags too far, may only move when this share of it is left"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +42,10 @@ class Executed:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Joints of one arm now, and where small moves of the tool take them."""
+    """Where one arm is now, as measured, and where small moves of the tool take its joints."""
 
+    position: Doubles
+    """[3] m, of the tool"""
     joints: Doubles
     """[J] rad"""
     per_move: Doubles
@@ -125,7 +124,7 @@ class Limiter:
         """[speed | acceleration | jerk, linear | angular]"""
         self._joint_speed = limits.joint_speed / rate
         self._pause = int(np.ceil(limits.gripper_pause * rate))
-        self._weights = _braking(self._bounds)
+        self._weights = braking_weights(self._bounds)
         steps = self._weights.shape[1]
         self._arms = [_Arm(m, s, limits, steps) for m, s in zip(mounts, stances, strict=True)]
         for number, (arm, stance) in enumerate(zip(self._arms, stances, strict=True)):
@@ -232,15 +231,23 @@ class Limiter:
         low = arm.joint_low - INWARD * np.maximum(0, arm.joint_low - now.joints)
         high = arm.joint_high + INWARD * np.maximum(0, now.joints - arm.joint_high)
         return {
-            "speed": _within(plans, self._bounds[0]),
-            "acceleration": _within(changes[:, :, 1:], self._bounds[1]),
-            "jerk": _within(np.diff(changes, axis=2), self._bounds[2]),
-            "workspace": _between(self._low, places, self._high),
+            "speed": within(plans, self._bounds[0]),
+            "acceleration": within(changes[:, :, 1:], self._bounds[1]),
+            "jerk": within(np.diff(changes, axis=2), self._bounds[2]),
+            "lag": self._near(arm, now, places),
+            "workspace": between(self._low, places, self._high),
             "tilt": self._upright(arm, plans),
-            "joint": _between(low, joints, high),
-            "joint speed": _between(-self._joint_speed, turns, self._joint_speed),
+            "joint": between(low, joints, high),
+            "joint speed": between(-self._joint_speed, turns, self._joint_speed),
             "arms": self._apart(arm, plans),
         }
+
+    def _near(self, arm: _Arm, now: Reach, places: Doubles) -> Verdict:
+        """Whether places [S, N, K, 3] stay near where the tool is: a blocked or slow arm is not pushed on."""
+        behind = arm.position - now.position
+        most = max(self._limits.lag, INWARD * float(np.sqrt(behind @ behind)))
+        away = places - now.position
+        return np.asarray((np.einsum("...i,...i", away, away) <= most**2).all(axis=2))
 
     def _upright(self, arm: _Arm, plans: Doubles) -> Verdict:
         """Whether the tool turns too far from upright in plans [S, N, K, 6], [S, N].
@@ -271,29 +278,6 @@ class Limiter:
         return ["gripper"] if arm.gripper != wanted else []
 
 
-def turned(vectors: Doubles) -> Doubles:
-    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] (Rodrigues' formula)."""
-    angle = np.sqrt(np.einsum("...i,...i", vectors, vectors))[..., None, None]
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    zero = np.zeros_like(x)
-    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vectors.shape, 3)
-    half = np.sinc(angle / (2 * np.pi))
-    rotation: Doubles = np.eye(3) + np.sinc(angle / np.pi) * skew + 0.5 * half**2 * (skew @ skew)
-    return rotation
-
-
-def _between(low: Doubles | float, values: Doubles, high: Doubles | float) -> Verdict:
-    """Whether all of the values [S, N, K, ...] of a plan lie between the two bounds, [S, N]."""
-    return np.asarray(((values >= low) & (values <= high)).all(axis=(2, 3)))
-
-
-def _within(moves: Doubles, bounds: Doubles) -> Verdict:
-    """Whether the lengths of the linear and the angular part of [S, N, K, 6] stay within the two bounds."""
-    parts = moves.reshape(*moves.shape[:3], 2, 3)
-    fine: Verdict = (np.einsum("...i,...i", parts, parts) <= (bounds * SLACK) ** 2).all(axis=(2, 3))
-    return fine
-
-
 def _reasons(checks: Mapping[str, Verdict]) -> list[str]:
     """The limits that stand against the whole wanted move, with the quickest braking that the arm can do."""
     able = np.logical_and.reduce([checks[name][0] for name in DYNAMICS])
@@ -301,22 +285,3 @@ def _reasons(checks: Mapping[str, Verdict]) -> list[str]:
         return [name for name in DYNAMICS if not checks[name][0].any()]
     quickest = int(np.argmax(able))
     return [name for name, fine in checks.items() if not fine[0, quickest]]
-
-
-def _braking(bounds: Doubles) -> Doubles:
-    """Weights [N, K, 2] of the granted move and of the one before it, in every move of a braking plan.
-
-    After the moves u_-1 and u_0 a plan follows the cubic through them that is 0 in steps n and n + 1:
-    u_k = (k - n) (k - n - 1) (a k + b).  It is linear in both moves; whether it keeps a limit is checked on
-    its numbers, for a few lengths n at once.
-    """
-    speed, acceleration, jerk = bounds
-    longest = int(np.ceil(2 * max(*(1.5 * speed / acceleration), *np.sqrt(6 * speed / jerk), 1.0)))
-    lengths = np.unique(np.rint(np.geomspace(1, longest, 8)).astype(int))
-    k = np.arange(longest + 3)
-    weights = np.zeros((len(lengths), len(k), 2))
-    for row, n in zip(weights, lengths, strict=True):
-        shape = np.where(k < n, (k - n) * (k - n - 1), 0)
-        row[:, 0] = shape * (k + 1) / (n * (n + 1))
-        row[:, 1] = -shape * k / ((n + 1) * (n + 2))
-    return weights

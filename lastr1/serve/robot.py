@@ -168,7 +168,8 @@ class FakeRobot:
         for _ in range(self._pace.missed()):
             self._limiter.skip()
             self._follow()
-        reach = [Reach(joints=q, per_move=m) for q, m in zip(self.joints, self._per_move, strict=True)]
+        arms = zip(self.tools, self.joints, self._per_move, strict=True)
+        reach = [Reach(position=p, joints=q, per_move=m) for p, q, m in arms]
         executed = self._limiter.clip(action, reach)
         self.grippers = executed.action.reshape(len(self.joints), MOVES + 1)[:, MOVES].astype(np.float64)
         self._follow()

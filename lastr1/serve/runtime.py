@@ -126,6 +126,8 @@ class Driven:
     """times that the clock jumped, or the loop lost more than a control step"""
     late: tuple[float, ...]
     """seconds, of every control step"""
+    lost: str
+    """why the policy was lost the last time; empty when it never was"""
 
 
 class Loop:
@@ -144,6 +146,7 @@ class Loop:
         self._retry = -float("inf")
         self._trouble: Why = "thinking"
         self._jumps = 0
+        self._lost = ""
 
     def run(
         self, listen: Callable[[ControlStep], None], told_to_end: Callable[[], bool] = lambda: False
@@ -176,7 +179,13 @@ class Loop:
             self._robot.stop()
             raise
         return Driven(
-            ending=ending, steps=len(late), why=why, clipped=clipped, jumps=self._jumps, late=tuple(late)
+            ending=ending,
+            steps=len(late),
+            why=why,
+            clipped=clipped,
+            jumps=self._jumps,
+            late=tuple(late),
+            lost=self._lost,
         )
 
     def _wait(self, moment: float) -> float:
@@ -212,16 +221,17 @@ class Loop:
         """Take an answer, notice that the server is gone, ask anew."""
         try:
             answer = self._thinker.answer()
-        except PolicyLost:
-            self._lose(moment)
+        except PolicyLost as error:
+            self._asking = False
+            self._lose(moment, str(error))
             return
         if answer is not None:
             if not self._stale:
                 self._broker.take(answer.actions)
+                self._trouble = "thinking"
             self._asking = self._stale = False
-            self._trouble = "thinking"
-        elif not self._broker.empty and not self._asking and not self._thinker.connected:
-            self._lose(moment)
+        if not self._broker.empty and not self._thinker.connected:
+            self._lose(moment, "the server hung up")
         if seen is not None and self._broker.wants and not self._asking and moment >= self._retry:
             self._thinker.ask(seen)
             self._broker.asked()
@@ -232,10 +242,10 @@ class Loop:
         self._broker.drop()
         self._stale = self._asking
 
-    def _lose(self, moment: float) -> None:
+    def _lose(self, moment: float, why: str) -> None:
         """The server is late or gone: what is left of its chunk is not played."""
-        self._asking, self._stale, self._trouble = False, False, "no server"
-        self._broker.drop()
+        self._forget()
+        self._lost, self._trouble = why, "no server"
         self._retry = moment + AGAIN
 
     def _rest(self, moment: float) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lastr1.config import LimitsConfig
-from lastr1.serve.arm import JOINT_HIGH, JOINT_LOW, READY, forward, rotation_vector
-from lastr1.serve.limits import Limiter, Mount, Reach, Stance, turned
+from lastr1.serve.arm import JOINT_HIGH, JOINT_LOW, READY, forward, rotation_vector, turned
+from lastr1.serve.limits import Limiter, Mount, Reach, Stance
 from lastr1.serve.robot import FakeRobot
 from lastr1.types import UserError
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.limits import ATTACKS, ONE_ARM, TWO_ARMS, ManualClock, attack, violations
 
 HERE = np.array([0.5, 0.0, 0.3])
-FREE = Reach(joints=np.zeros(7), per_move=np.zeros((7, 6)))
+STILL, ZERO = np.zeros((7, 6)), np.zeros(7)
 DT = 0.05
 
 
@@ -25,6 +25,11 @@ def limiter(position=HERE, **knobs):
     mount = Mount(base=(0.0, 0.0, 0.0, 0.0), joint_low=np.full(7, -1.0), joint_high=np.full(7, 1.0))
     stance = Stance(position=position, rotation=np.eye(3), joints=np.zeros(7), gripper=1.0)
     return Limiter(LimitsConfig(**knobs), rate=1 / DT, mounts=[mount], stances=[stance])
+
+
+def played(arm, wanted, joints=ZERO, per_move=STILL):
+    """An arm that is where it was told to be."""
+    return arm.clip(wanted, [Reach(position=arm.positions[0], joints=joints, per_move=per_move)])
 
 
 def action(x=0.0, y=0.0, z=0.0, rx=0.0, ry=0.0, rz=0.0, gripper=1.0):
@@ -35,7 +40,7 @@ def test_ordinary_actions_pass_bit_for_bit():
     arm = limiter()
     for x in (0.003, 0.01, 0.015, 0.012, 0.005, -0.004):
         wanted = action(x, 0.5 * x, 0.001, rz=x, gripper=0.0)
-        executed = arm.clip(wanted, [FREE])
+        executed = played(arm, wanted)
         assert executed.action.tobytes() == wanted.tobytes()
         assert executed.clipped == ()
 
@@ -47,38 +52,38 @@ def test_speed_acceleration_and_jerk_by_hand():
     next; that is the speed limit, 0.5 * 0.05.
     """
     arm = limiter()
-    first = arm.clip(action(1.0), [FREE])
+    first = played(arm, action(1.0))
     assert first.action[0] == pytest.approx(0.0125)
     assert set(first.clipped) == {"speed", "acceleration"}
-    second = arm.clip(action(1.0), [FREE])
+    second = played(arm, action(1.0))
     # all of the 25 mm would end in a plan that overshoots the speed: nine tenths of the way from braking
     assert 0.0125 < second.action[0] <= 0.025
-    moves = [arm.clip(action(1.0), [FREE]).action[0] for _ in range(3)]
+    moves = [played(arm, action(1.0)).action[0] for _ in range(3)]
     assert max(moves) <= 0.025 * (1 + 1e-6)
-    assert arm.clip(action(-1.0), [FREE]).action[0] >= moves[-1] - 0.0125 * (1 + 1e-6)
+    assert played(arm, action(-1.0)).action[0] >= moves[-1] - 0.0125 * (1 + 1e-6)
 
 
 def test_the_direction_of_a_fast_move_stays():
-    executed = limiter().clip(action(0.3, 0.4, 0.0, rx=2.0), [FREE]).action
+    executed = played(limiter(), action(0.3, 0.4, 0.0, rx=2.0)).action
     np.testing.assert_allclose(executed[:3] / np.linalg.norm(executed[:3]), [0.6, 0.8, 0.0], atol=1e-6)
     np.testing.assert_allclose(executed[3:6] / np.linalg.norm(executed[3:6]), [1.0, 0.0, 0.0], atol=1e-6)
 
 
 def test_it_brakes_before_the_wall_not_at_it():
     arm = limiter()
-    moves = np.array([arm.clip(action(0.025), [FREE]).action[0] for _ in range(40)], float)
+    moves = np.array([played(arm, action(0.025)).action[0] for _ in range(40)], float)
     assert arm.positions[0, 0] == pytest.approx(0.70, abs=2e-3)
     assert arm.positions[0, 0] <= 0.70
     assert np.abs(np.diff(moves, prepend=0)).max() <= 0.0125 * (1 + 1e-6)
     assert abs(moves[-1]) < 1e-3
-    assert arm.clip(action(0.012), [FREE]).clipped == ("workspace",)
+    assert played(arm, action(0.012)).clipped == ("workspace",)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_a_number_is_a_hold(bad):
     arm = limiter()
-    arm.clip(action(0.01), [FREE])
-    executed = arm.clip(action(bad, 0.01, gripper=bad), [FREE])
+    played(arm, action(0.01))
+    executed = played(arm, action(bad, 0.01, gripper=bad))
     assert np.isfinite(executed.action).all()
     assert executed.action[0] < 0.01
     assert "not finite" in executed.clipped
@@ -92,7 +97,7 @@ def test_a_joint_stops_at_its_margin():
     reach[2, 1] = 10.0  # rad per m
     joint = 0.0
     for _ in range(40):
-        executed = arm.clip(action(y=0.02), [Reach(joints=np.eye(7)[2] * joint, per_move=reach)])
+        executed = played(arm, action(y=0.02), np.eye(7)[2] * joint, reach)
         joint += 10.0 * float(executed.action[1])
     assert joint == pytest.approx(0.9, abs=0.01)
     assert joint <= 0.9 + 1e-6
@@ -102,22 +107,36 @@ def test_a_joint_stops_at_its_margin():
 def test_joint_speed():
     reach = np.zeros((7, 6))
     reach[0, 0] = 50.0  # rad per m: 2 rad/s are 2 mm per control step
-    executed = limiter().clip(action(0.01), [Reach(joints=np.zeros(7), per_move=reach)])
+    executed = played(limiter(), action(0.01), per_move=reach)
     assert executed.action[0] <= 0.002
     assert "joint speed" in executed.clipped
 
 
+def test_an_arm_that_is_blocked_is_not_pushed_on():
+    arm = limiter(lag=0.05)
+    blocked = Reach(position=HERE, joints=ZERO, per_move=STILL)
+    for _ in range(20):
+        executed = arm.clip(action(0.01), [blocked])
+    assert 0.045 < arm.positions[0, 0] - HERE[0] <= 0.05
+    assert "lag" in executed.clipped
+    free = Reach(position=HERE + np.array([0.04, 0, 0]), joints=ZERO, per_move=STILL)
+    assert arm.clip(action(0.01), [free]).action[0] > 0.005
+    for _ in range(8):
+        arm.skip()
+    assert arm.clip(action(-0.01), [blocked]).clipped == ()  # back is always possible
+
+
 def test_the_gripper_waits_before_it_turns_round():
     arm = limiter()
-    targets = [arm.clip(action(gripper=g), [FREE]).action[6] for g in [0.0] + [1.0] * 11]
+    targets = [played(arm, action(gripper=g)).action[6] for g in [0.0] + [1.0] * 11]
     assert targets == [0.0] * 10 + [1.0] * 2  # half a second at 20 Hz
-    assert arm.clip(action(gripper=2.5), [FREE]).action[6] == 1.0
+    assert played(arm, action(gripper=2.5)).action[6] == 1.0
 
 
 def test_skipped_control_steps_are_braking():
     arm = limiter()
     for _ in range(5):
-        arm.clip(action(0.02), [FREE])
+        played(arm, action(0.02))
     before = arm.positions[0, 0]
     for _ in range(20):
         arm.skip()
@@ -130,11 +149,11 @@ def test_skipped_control_steps_are_braking():
 def test_the_tilt_counts_from_upright():
     arm = limiter()
     for _ in range(60):
-        executed = arm.clip(action(rx=0.07), [FREE])
+        executed = played(arm, action(rx=0.07))
     angle = np.linalg.norm(rotation_vector(arm.rotations[0]))
     assert 1.1 < angle <= 1.2
     assert "tilt" in executed.clipped
-    assert arm.clip(action(rx=-0.01), [FREE]).clipped == ()
+    assert played(arm, action(rx=-0.01)).clipped == ()
 
 
 def test_rotations_by_hand():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lastr1.config import DriveConfig, RobotConfig
-from lastr1.serve.broker import Broker
 from lastr1.serve.client import PolicyLost
 from lastr1.serve.record import Log, Recorder
 from lastr1.serve.robot import Dark, FakeRobot, RobotLost
@@ -150,6 +149,7 @@ def test_patience_ends_the_episode():
     summary, _, _ = driven(delays=[None], config=replace(DRIVE, seconds=60.0))
     assert summary.ending == "patience"
     assert summary.why["no server"] == 20  # a second
+    assert summary.lost == "the server is gone"
 
 
 def test_an_attempt_to_reach_a_dead_server_every_half_second():
@@ -248,71 +248,6 @@ def test_what_was_executed_is_recorded_and_what_was_clipped_is_logged(tmp_path):
     assert len(clipped) >= summary.clipped["speed"]
     assert clipped[0]["wanted"][0] == pytest.approx(0.5)
     np.testing.assert_allclose(clipped[0]["executed"], demonstration.actions[clipped[0]["step"]], atol=1e-6)
-
-
-# ------------------------------------------------------------------------------------------------ broker
-
-
-def chunk(first, length=4):
-    return np.stack([np.arange(first, first + length), np.arange(length) % 2], axis=1).astype(np.float32)
-
-
-def broker(**knobs):
-    return Broker(**{"play": 4, "ahead": 2, "blend": "none", "binary": (False, True), **knobs})
-
-
-def test_what_was_played_while_thinking_is_skipped():
-    it = broker()
-    it.asked()
-    it.take(chunk(0))
-    assert [it.next()[0], it.next()[0]] == [0, 1]
-    assert it.wants
-    it.asked()
-    assert it.next()[0] == 2
-    it.take(chunk(100))
-    assert [it.next()[0] for _ in range(3)] == [101, 102, 103]
-    assert it.empty
-
-
-def test_blending_by_hand():
-    """Old 2, 3 against new 100, 101: weights of the old 2/3, 1/3; the gripper is the new one's at once."""
-    it = broker(blend="linear")
-    it.asked()
-    it.take(chunk(0))
-    it.next()
-    it.next()
-    it.asked()
-    it.take(chunk(100))
-    played = np.array([it.next() for _ in range(4)])
-    np.testing.assert_allclose(played[:, 0], [2 * 2 / 3 + 100 / 3, 3 / 3 + 101 * 2 / 3, 102, 103], rtol=1e-6)
-    np.testing.assert_array_equal(played[:, 1], [0, 1, 0, 1])
-
-
-def test_the_soft_mask_by_hand():
-    """c = 2/3, 1/3: c (e^c - 1) / (e - 1) = 0.367706, 0.076746."""
-    it = broker(blend="soft")
-    it.asked()
-    it.take(chunk(0))
-    it.next()
-    it.next()
-    it.asked()
-    it.take(chunk(100))
-    assert it.next()[0] == pytest.approx(100 - 98 * 0.367706, rel=1e-5)
-    assert it.next()[0] == pytest.approx(101 - 98 * 0.076746, rel=1e-5)
-
-
-def test_nothing_is_played_twice_and_nothing_after_a_drop():
-    it = broker(play=3, ahead=0)
-    assert it.empty
-    assert it.wants
-    it.asked()
-    it.take(chunk(0))
-    assert not it.wants
-    assert [it.next()[0] for _ in range(3)] == [0, 1, 2]
-    assert it.empty  # the fourth is left
-    it.take(chunk(10))
-    it.drop()
-    assert it.empty
 
 
 # -------------------------------------------------------------------------------------------- background
