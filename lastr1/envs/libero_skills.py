@@ -25,6 +25,7 @@ from lastr1.types import Floats, UserError
 
 ROUNDS = 4  # times all goals are gone through
 GRASPS = 3  # times an object is taken hold of in one round
+FOLLOWS = 0.3  # share of the hand's rise by which an object in its grip rises at least: some of it swings
 SETTLE = 20  # control steps in which what was let go may still be falling
 ORDER = ("open", "turnon", "on", "in", "close")
 Goal = tuple[tuple[str, ...], ...]
@@ -72,13 +73,15 @@ def _pick_and_place(hand: Hand, name: str, target: str, mates: list[str]) -> Ski
     scene, tried = hand.scene, list[Grasp]()
     centre, floor = _destination(scene, name, target, mates)
     for _ in range(GRASPS):
-        others, before = scene.others(name), scene.points(name)[:, 2].min()
+        others = scene.others(name)
         tried.append(best_grasp(scene.points(name), others, tried))
         rotation = about_z(tried[-1].yaw) @ DOWN
         yield from _pick(hand, tried[-1], rotation, others)
         yield from _slide_out(hand, rotation, scene.points(name), others)
+        low, held = scene.points(name)[:, 2].min(), scene.hand()[0][2]
         height = yield from _lift(hand, name, rotation, centre, floor)
-        if scene.points(name)[:, 2].min() > before + 0.02:
+        risen = scene.points(name)[:, 2].min() - low
+        if risen > FOLLOWS * (scene.hand()[0][2] - held) - 0.002:
             yield from _place(hand, name, rotation, np.array([*centre, floor]), height)
             return
         yield from hand.squeeze(OPEN, GRIP_STEPS)
