@@ -104,7 +104,8 @@ class Replica:
         context = multiprocessing.get_context("spawn")
         self.number = number
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, config, bundle), daemon=True)
+        # Not a daemon: it may have simulator processes of its own.
+        self._process = context.Process(target=_serve, args=(theirs, config, bundle))
         self._process.start()
         theirs.close()
 

@@ -30,10 +30,12 @@ def warmed(tmp_path_factory, toy):
 
 @pytest.fixture
 def open_toy(warmed):
-    """`open_toy(processes)`: a team on the toy policy."""
+    """`open_toy(processes)`: a team on the toy policy, each process with so many simulator processes."""
 
-    def open_with(processes):
-        return open_team(replace(warmed[1], processes=processes), warmed[0])
+    def open_with(processes, workers=0):
+        config = warmed[1]
+        env = replace(config.env, workers=workers)
+        return open_team(replace(config, processes=processes, env=env), warmed[0])
 
     return open_with
 
@@ -56,8 +58,8 @@ def _facts(episode):
 def test_two_processes_play_the_episodes_of_one(open_toy, noise):
     """In the order of the starts, also when there are fewer starts than processes."""
     found = []
-    for processes in (1, 2):
-        with open_toy(processes) as team:
+    for processes, workers in ((1, 0), (2, 1)):
+        with open_toy(processes, workers) as team:
             team.version, seen = 7, []
             episodes = team.play(STARTS, noise=noise, progress=seen.append)
             assert len(seen) == len(STARTS)
