@@ -26,7 +26,8 @@ def task_assets(config: EnvConfig) -> dict[str, str]:
     found = {}
     for task in config.tasks if config.tasks is not None else range(len(suite.tasks)):
         facts = suite.tasks[task]
-        paths = (suite.get_task_bddl_file_path(task), states / facts.problem_folder / facts.init_states_file)
-        for path in map(Path, paths):
+        # The package keeps the states as numbers under the old, pickled file's name.
+        stored = states / facts.problem_folder / f"{facts.init_states_file}.npz"
+        for path in (Path(suite.get_task_bddl_file_path(task)), stored):
             found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -1,7 +1,7 @@
 """The jobs behind the commands: a directory in, a directory out."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from lastr1.train.metrics import MetricsLog
 from lastr1.train.price import LatentPrice
 from lastr1.train.progress import say, track
 from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
-from lastr1.train.sign import policy_hashes, sign, write_result
+from lastr1.train.sign import sign, write_result
 from lastr1.train.standing import Standing
 from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
@@ -230,7 +230,7 @@ def assess(config: Config, checkpoint: Path, out: Path) -> tuple[Assessment, tup
     """
     run.begin(config)
     out.mkdir(parents=True, exist_ok=True)  # before hours of playing, in case it may not be written
-    policy = policy_hashes(checkpoint)
+    unplayed = sign(config, checkpoint)
     with open_team(config, checkpoint) as team:
         bundle, pool = team.bundle, team.pool
         starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
@@ -239,7 +239,7 @@ def assess(config: Config, checkpoint: Path, out: Path) -> tuple[Assessment, tup
         for cap in caps:
             began = time.perf_counter()
             result = measure(config, team, cap)
-            signature = sign(config, policy, time.perf_counter() - began)
+            signature = replace(unplayed, seconds=round(time.perf_counter() - began, 1))
             points += [capped(cap, result.evaluation)] if cap is not None else []
             write_result(out, config, checkpoint, result, signature, points)
             if len(caps) > 1:

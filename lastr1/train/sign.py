@@ -37,18 +37,21 @@ class Signature:
     """task file -> SHA-256"""
     versions: dict[str, str]
     seconds: float
-    """wall clock of all episodes"""
+    """wall clock of all episodes (0: not played yet)"""
 
 
-def sign(config: Config, policy: dict[str, str], seconds: float) -> Signature:
-    """Put it together; `policy` as `policy_hashes` found it before the episodes."""
+def sign(config: Config, checkpoint: Path) -> Signature:
+    """Put together before the episodes, which may take hours: the files are those that play.
+
+    `UserError` when the policy's manifest says otherwise, or the suite's packages are missing.
+    """
     return Signature(
         code={"lastr1": lastr1.__version__, "sources": sources()},
         config=to_dict(config),
-        policy=policy,
+        policy=policy_hashes(checkpoint),
         assets=task_assets(config.env),
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        seconds=round(seconds, 1),
+        seconds=0.0,
     )
 
 
