@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +30,14 @@ from lastr1.types import UserError
 STEP = "step_"
 
 
+class Stateful(Protocol):
+    """What is kept of an optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's optimizers have it."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store:
     """The checkpoints of a run directory.  Whatever moment a run is killed at, the newest whole one is found.
@@ -45,7 +54,7 @@ class Store:
     def save(
         self,
         bundle: Bundle,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Stateful,
         config: Config,
         step: int,
         files: Mapping[str, bytes] = MappingProxyType({}),
@@ -166,7 +175,7 @@ def load_step(directory: Path) -> int:
         raise UserError(f"{path} cannot be resumed from ({error})") from None
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _moments(optimizer: Stateful) -> dict[str, torch.Tensor]:
     state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": value.contiguous() for index, row in state.items() for key, value in row.items()

@@ -1,18 +1,18 @@
 """The jobs behind the commands: a directory in, a directory out."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lastr1.config import Config, PolicyConfig
+from lastr1.config import Config
 from lastr1.demos.lerobot_writer import write_recording
 from lastr1.demos.teacher import Teacher
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
 from lastr1.knobs import to_dict
-from lastr1.model import manifest, weights
+from lastr1.model import weights
 from lastr1.model.weights import Bundle
 from lastr1.rollout.collect import Player
 from lastr1.rollout.film import FilmedEnv
@@ -26,16 +26,13 @@ from lastr1.train.gap import Gap, measure_gap
 from lastr1.train.grounding import Grounding, annotated_pictures
 from lastr1.train.learner import Learner
 from lastr1.train.metrics import MetricsLog
-from lastr1.train.price import LatentPrice
 from lastr1.train.progress import say, track
-from lastr1.train.reinforce import LocalFleet, TaskSuccess, reinforce, trained_tasks
+from lastr1.train.reinforce import LocalFleet
+from lastr1.train.session import Trained, check_shape, iterate, open_session
 from lastr1.train.sign import sign, write_result
-from lastr1.train.standing import Standing
 from lastr1.train.targets import lesson_targets, named_teacher
 from lastr1.train.team import open_team
 from lastr1.train.warmup import Teaching, calibrate
-from lastr1.train.watch import Watch
-from lastr1.types import UserError
 
 VIDEO = 256
 """pixels of a video"""
@@ -144,83 +141,23 @@ def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundl
     return bundle
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """How a reinforcement run ended."""
-
-    bundle: Bundle
-    iterations: int
-    episodes: int
-    seconds: float
-    health: tuple[str, ...]
-    """what the dead-run detector found, one line each"""
-
-
 def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
     """LAPO from a warmed-up policy; `out/last` is the policy, `out/metrics.jsonl` its history."""
-    run.begin(config)
-    run.check_adapter(config.adapter, freeze_vision=config.optimizer.freeze_vision)
-    out = run.resumed_directory(out, config) if resume else run.new_directory(out, config)
-    job = config.reinforce
-    store = Store(directory=out, keep_last=job.keep_last, keep_every=job.keep_every)
-    found = store.newest() if resume else None
-    start = found or (run.start_of(out, checkpoint) if resume else checkpoint)
-    if found is None:
-        manifest.check(start, manifest.QUICK)
-    with open_team(config, start, training=True) as team:
-        _same_shape(start, config.policy)
-        steps = job.iterations * job.epochs * job.minibatches
-        learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, steps)
-        tasks = TaskSuccess(trained_tasks(config, len(team.pool.tasks)))
-        standing = Standing(tasks, LatentPrice(config.thinking))
-        first = 0
-        if found is None:
-            run.note_start(out, start)
-        else:
-            first = load_step(found)
-            load_optimizer(found, learner.optimizer)
-            standing.recall(found)
-        return _train(config, team, learner, standing, first, store)
+    session = open_session(config, checkpoint, out, resume=resume)
+    with open_team(config, session.start, training=True) as team:
+        check_shape(session.start, config.policy)
+        learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, session.steps)
+        standing = session.begin(len(team.pool.tasks))
+        if session.found is not None:
+            load_optimizer(session.found, learner.optimizer)
+        team.version = session.first
 
+        def save(step: int) -> None:
+            files, score = standing.memory(), standing.success
+            session.store.save(team.bundle, learner.optimizer, config, step, files, score)
 
-def _train(
-    config: Config, player: Player, learner: Learner, standing: Standing, first: int, store: Store
-) -> Trained:
-    job, bundle = config.reinforce, learner.bundle
-    player.version = first
-    fleet = LocalFleet(config=config, player=player, learner=learner, success=standing.tasks)
-    watch = Watch(config.health, store.directory, first)
-    began = time.perf_counter()
-    deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
-    iteration, episodes, saved = first - 1, 0, first or None
-
-    def save() -> None:
-        files, score = standing.memory(), standing.success
-        store.save(bundle, learner.optimizer, config, iteration + 1, files, score)
-
-    with track("train", job.iterations - first) as bar, MetricsLog(store.directory, first=first) as log:
-        for iteration, figures in reinforce(fleet, job, first, deadline, standing.price):
-            log.write(iteration, {**figures, "health": watch.look(iteration, figures)})
-            standing.note(figures["success"])
-            episodes += int(figures["episodes"])
-            latents = bundle.policy.config.latents_per_group * figures["mean_groups"]
-            bar.advance(f"success {figures['success']:.2f}, {latents:.1f} latents")
-            if (iteration + 1) % job.checkpoint_every == 0:
-                log.sync()
-                save()
-                saved = iteration + 1
-            if watch.end is not None:
-                break
-    if saved != iteration + 1:
-        save()
-    watch.conclude()
-    return Trained(
-        bundle=bundle,
-        iterations=iteration + 1,
-        episodes=episodes,
-        seconds=time.perf_counter() - began,
-        health=watch.summary(),
-    )
+        fleet = LocalFleet(config=config, player=team, learner=learner, success=standing.tasks)
+        return iterate(session, fleet, standing, save)
 
 
 def assess(config: Config, checkpoint: Path, out: Path) -> tuple[Assessment, tuple[Capped, ...]]:
@@ -269,14 +206,3 @@ def film(
         (episode,) = Player(bundle, pool, 1).play([start], noise=None, most=cap)
         write_video(path, env.film(), fps=bundle.spec.rate)
     return path, episode.success
-
-
-def _same_shape(checkpoint: Path, wanted: PolicyConfig) -> None:
-    """What a thought and a chunk are was taught; it cannot change between warm-up and reinforcement."""
-    taught, asked = to_dict(weights.stored_policy(checkpoint)), to_dict(wanted)
-    for name in ("stop_candidates", "latents_per_group", "chunk", "image", "crop"):
-        if taught[name] != asked[name]:
-            raise UserError(
-                f"{checkpoint} was taught with policy.{name} {taught[name]}, the recipe says {asked[name]}: "
-                f"use the recipe of the warm-up"
-            )

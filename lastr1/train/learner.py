@@ -10,13 +10,14 @@ from functools import reduce
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lastr1.algo.lapo import PolicyTerms, lapo_loss, merge_parts
 from lastr1.algo.logprob import action_entropy, stop_entropy
 from lastr1.config import LapoConfig, OptimizerConfig
 from lastr1.model.backbone import Prompt
-from lastr1.model.policy import Thought
+from lastr1.model.heads import Reading
+from lastr1.model.policy import LatentPolicy, Thought
 from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decisions, Minibatch, moved, tree_map
@@ -30,6 +31,19 @@ class Peer(Protocol):
     def submit(self, job: str, *arguments: Any) -> Callable[[], Any]:
         """Begin one of the methods of a learner there; call the result to wait for its answer."""
         ...
+
+
+class Review(nn.Module):
+    """All that a learner computes of a policy, as one module: what can be cut among ranks is a module."""
+
+    def __init__(self, policy: LatentPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, prompt: Prompt, thought: Thought, tokens: Tensor) -> tuple[Reading, PolicyTerms]:
+        """What the policy reads in recorded decisions, and their terms."""
+        reading = self.policy.read(self.policy.backbone.look(prompt), thought)
+        return reading, self.policy.score(reading, thought, tokens)
 
 
 class Learner:
@@ -46,6 +60,7 @@ class Learner:
         """`steps`: optimizer steps of the whole run, over which the learning rates fall."""
         self.bundle, self.lapo, self.config, self.peers, self.steps = bundle, lapo, config, peers, steps
         self.policy = bundle.policy
+        self.review: nn.Module = Review(self.policy)
         if config.freeze_vision:
             self.policy.backbone.freeze_vision()
         # Two groups with rates of their own; weight decay 0 (ALGORITHM.md 5.6).  AdamW passes over what is
@@ -67,25 +82,29 @@ class Learner:
             for peer, rows in zip(self.peers, others, strict=True)
             if len(rows)
         ]
-        parts = []
-        for index in torch.split(own, self.config.micro_batch):
-            rows = decisions.rows(index)
-            with self._precision():
-                terms = self.policy.terms(self._prompt(rows), *self._chosen(rows))
-            parts.append(moved(terms, CPU))
+        parts = [self._terms(decisions.rows(i)) for i in torch.split(own, self.config.micro_batch)]
         parts += [answer() for answer in answers]
         return tree_map(lambda *xs: torch.cat(xs), *parts)
+
+    def _terms(self, rows: Decisions) -> PolicyTerms:
+        with self._precision():
+            found: tuple[Reading, PolicyTerms] = self.review(self._prompt(rows), *self._chosen(rows))
+        return moved(found[1], CPU)
 
     def update(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, float]:
         """One optimizer step; the figures of the whole minibatch."""
         parts = self.gradient(batch, value_only=value_only)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
+        norm = self._clip()
         if not torch.isfinite(norm):
             raise FloatingPointError(
                 f"gradient norm is {norm.item()}: the run is stopped before it is damaged"
             )
         self._step()
         return {**{k: v.item() for k, v in parts.items()}, "grad_norm": norm.item()}
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient down to the largest norm allowed; the norm it had."""
+        return nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
 
     def _step(self) -> None:
         """One optimizer step at the scheduled rates; the optimizer counts its steps, also across a resume."""
@@ -121,8 +140,7 @@ class Learner:
         prompt, (thought, tokens) = self._prompt(batch.decisions), self._chosen(batch.decisions)
         weight = batch.weight.to(device)
         with self._precision(), policy.backbone.recomputing(self.config.checkpointing):
-            reading = policy.read(policy.backbone.look(prompt), thought)
-            new = policy.score(reading, thought, tokens)
+            reading, new = self.review(prompt, thought, tokens)
         loss = lapo_loss(
             replace(self.lapo, action_weight=0.0, stop_weight=0.0, latent_weight=0.0)
             if value_only

@@ -94,14 +94,21 @@ class LocalFleet:
 def training_starts(
     config: Config, player: Player, iteration: int, success: TaskSuccess | None = None
 ) -> list[Start]:
+    """Starts of one iteration in the simulators of `player`."""
+    return suite_starts(config, len(player.pool.tasks), player.pool.stored_states, iteration, success)
+
+
+def suite_starts(
+    config: Config, suite_tasks: int, stored_states: int, iteration: int, success: TaskSuccess | None
+) -> list[Start]:
     """Starts of one iteration: fresh scenes (see `task_choice`), or stored states without replacement.
 
     Each stands there `reinforce.group` times in a row; draws differ by episode, so the episodes do too.
     `benchmark` draws from two passes over all stored states, shuffled together (ALGORITHM.md 7.2).
     """
-    pool, group = player.pool, config.reinforce.group
+    group = config.reinforce.group
     count = config.reinforce.episodes // group
-    tasks = trained_tasks(config, len(pool.tasks))
+    tasks = trained_tasks(config, suite_tasks)
     if config.reinforce.train_states == "fresh":
         first = iteration * count
         chosen = [tasks[i % len(tasks)] for i in range(count)]
@@ -112,7 +119,7 @@ def training_starts(
             for i, task in enumerate(chosen)
             for _ in range(group)
         ]
-    every = [Start(task=task, state=state) for task in tasks for state in range(pool.stored_states)] * 2
+    every = [Start(task=task, state=state) for task in tasks for state in range(stored_states)] * 2
     order = np.random.default_rng([config.seed, iteration]).permutation(len(every))
     return [every[i] for i in order[:count] for _ in range(group)]
 
