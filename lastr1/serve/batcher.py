@@ -166,7 +166,7 @@ class Batcher:
                     decided = await loop.run_in_executor(thread, self._thinker.decide, observations, cap)
                 except RuntimeError as error:  # torch: out of memory, most likely; the next batch may fit
                     for waiting in batch:
-                        _fail(waiting, Failed(f"the policy failed: {str(error).splitlines()[0]:.200}"))
+                        _fail(waiting, Failed(f"the policy failed: {str(error).partition(chr(10))[0]:.200}"))
                     continue
                 seconds = time.perf_counter() - began
                 self._costs.note(decided.ran, len(batch), seconds)

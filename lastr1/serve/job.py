@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def serve_policy(config: Config, checkpoint: Path, ready: Callable[[int], None] 
     thinker = PolicyThinker(bundle, config.serve.max_groups)
     server = PolicyServer(
         Batcher(thinker, measured_costs(thinker, config.serve.max_batch), config.serve.max_batch),
-        greeting_of(bundle, config.serve.deadline_ms),
+        replace(greeting_of(bundle, config.serve.deadline_ms), groups=thinker.groups),
         config.serve,
         key,
     )

@@ -1,8 +1,8 @@
 """What travels between policy and robot: numpy in msgpack as openpi packs it, and the server's first words.
 
 An array is {b"__ndarray__": True, b"data", b"dtype", b"shape"}, a scalar {b"__npgeneric__": True, b"data",
-b"dtype"} (PyPI `openpi-client`, `msgpack_numpy.py`).  Arrays hold numbers or booleans: no pickle, no objects, no text (that travels as text).
-Torch-free.
+b"dtype"} (PyPI `openpi-client`, `msgpack_numpy.py`).  Arrays hold numbers or booleans: no pickle, no objects,
+no text (that travels as text).  Torch-free.
 """
 
 import math
@@ -121,7 +121,7 @@ class Greeting:
     chunk: int
     """C: control steps of a decision"""
     groups: int
-    """K: groups a thought may have"""
+    """groups a thought may have here"""
     latents_per_group: int
     deadline_ms: float
     """what a request without a deadline of its own should take"""

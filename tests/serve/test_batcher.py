@@ -237,6 +237,9 @@ def test_a_failure_is_told_and_survived(thinker, costs, observations):
             with pytest.raises(Failed) as found:
                 await (await world.ask(seen))
             assert str(found.value) == "the policy failed: out of memory"
+            thinker.failure = RuntimeError()
+            with pytest.raises(Failed):
+                await (await world.ask(seen))
             thinker.failure = None
             await (await world.ask(seen))
 

@@ -199,6 +199,26 @@ def test_noise_on_the_port(served, frame, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+def test_a_mistake_of_ours_is_a_line(served, frame, capfd, caplog):
+    """It costs one connection, and what logging would print of it, traceback and all, is a line."""
+    with served() as (url, server, _):
+        answer, server._answer = server._answer, None
+        with dial(url) as line:
+            line.recv()
+            line.send(frame())
+            with pytest.raises(ConnectionClosed):
+                line.recv()
+        server._answer = answer
+        with dial(url) as line:
+            line.recv()
+            line.send(frame())
+            assert isinstance(line.recv(), bytes)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("serve: connection handler failed: ")
+    assert not caplog.records
+
+
 def test_a_client_that_leaves_without_a_word(served, frame):
     """Its request is dropped before it is decided."""
     with served() as (url, server, thinker):
