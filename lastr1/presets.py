@@ -130,6 +130,19 @@ _LIBERO = Config(
     lapo=LapoConfig(),
 )
 
+_LIBERO_SMALL = replace(
+    TABLETOP,
+    env=EnvConfig(image=128, render="coarse", slots=4, workers=0),
+    policy=replace(TABLETOP.policy, crop=0.8),
+    warmup=replace(
+        TABLETOP.warmup, iterations=300, lr=2e-4, lr_end=0.05, freeze_vision=False, report_every=300
+    ),
+    lapo=replace(TABLETOP.lapo, discount=0.95),
+    optimizer=replace(TABLETOP.optimizer, ramp=20),
+    reinforce=replace(TABLETOP.reinforce, iterations=60, episodes=32, minutes=None),
+)
+"""LIBERO for a million weights on processors; pictures are smaller and plainer than the protocol's."""
+
 _VARIANTS = {
     "action_only": (0, 2),
     **{f"length_{n}": (1, n) for n in (1, 2, 4, 8)},
@@ -184,10 +197,13 @@ FRANKA_DUAL = replace(
 )
 """Two Franka arms side by side, 0.6 m apart, with a camera each and one in front."""
 
-_SUITES = [
-    replace(_LIBERO, name=name, env=replace(_LIBERO.env, suite=name))
-    for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
-]
+_SUITES, _SMALL_SUITES = (
+    [
+        replace(recipe, name=name + ending, env=replace(recipe.env, suite=name))
+        for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
+    ]
+    for recipe, ending in ((_LIBERO, ""), (_LIBERO_SMALL, "_small"))
+)
 
 RECIPES: dict[str, Config] = {
     **_with_variants(TABLETOP),
@@ -197,7 +213,7 @@ RECIPES: dict[str, Config] = {
     "tabletop_interactive": TABLETOP_INTERACTIVE,
     "tabletop_dual_interactive": TABLETOP_DUAL_INTERACTIVE,
     **_with_variants(_SUITES[0]),
-    **{suite.name: suite for suite in _SUITES[1:]},
+    **{suite.name: suite for suite in [*_SUITES[1:], *_SMALL_SUITES]},
     "franka": FRANKA,
     "franka_dual": FRANKA_DUAL,
 }

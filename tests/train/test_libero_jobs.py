@@ -1,0 +1,33 @@
+"""Every job on the real simulator, at its smallest."""
+
+import json
+
+import pytest
+
+from lastr1.cli import main
+from lastr1.envs import make_env
+from lastr1.presets import RECIPES
+from lastr1.types import UserError
+
+TASK = ["libero_object_small", "--env.tasks", "7", "--threads", "1", "--processes", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_collect_warmup_train_evaluate(tmp_path, monkeypatch):
+    try:
+        make_env(RECIPES["libero_object"].env).close()
+    except UserError as missing:
+        pytest.skip(str(missing))
+    monkeypatch.chdir(tmp_path)
+    one = ["--env.slots", "1"]
+    assert main(["collect", *TASK, *one, "--out", "demos"]) == 0
+    warmup = ["--warmup.iterations", "2", "--warmup.batch", "4", "--base", "builtin"]
+    assert main(["warmup", *TASK, *warmup, "--demos", "demos", "--out", "warm"]) == 0
+    played = ["--reinforce.iterations", "1", "--reinforce.episodes", "1", "--reinforce.minibatches", "1"]
+    assert main(["train", *TASK, *one, *played, "--checkpoint", "warm/last", "--out", "run"]) == 0
+    states = ["--evaluate.episodes", "1"]
+    assert main(["evaluate", *TASK, *one, *states, "--checkpoint", "run/last", "--out", "result"]) == 0
+    result = json.loads((tmp_path / "result" / "result.json").read_text())
+    assert result["setup"]["render"] == "coarse"
+    assert len(result["signature"]["assets"]) == 2
