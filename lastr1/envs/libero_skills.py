@@ -27,7 +27,7 @@ ROUNDS = 4  # times all goals are gone through
 GRASPS = 3  # times an object is taken hold of in one round
 FOLLOWS = 0.3  # share of the hand's rise by which an object in its grip rises at least: some of it swings
 SETTLE = 20  # control steps in which what was let go may still be falling
-ORDER = ("open", "turnon", "on", "in", "close")
+ORDER = ("open", "turnon", "turnoff", "on", "in", "close")
 Goal = tuple[tuple[str, ...], ...]
 
 
