@@ -186,6 +186,12 @@ LAPO = _faults(
         "-torch.minimum(free, clipped).mean()",
     ),
     ("action ratio turned round", "new.action_logp - old.action_logp", "old.action_logp - new.action_logp"),
+    ("tokens clipped without their number", "weight / tokens", "weight / 1"),
+    (
+        "tokens clipped together",
+        "_by_token(config, new.token_logp - old.token_logp",
+        "_by_token(config, (new.token_logp - old.token_logp).mean(1, True)",
+    ),
     ("stop ratio turned round", "new.stop_logp - old.stop_logp", "old.stop_logp - new.stop_logp"),
     (
         "stop term without a thought",
@@ -449,6 +455,8 @@ WITHOUT_CRITIC = _faults(
         "(rows.sum(1, keepdim=True) - rows) / (group - 1)",
         "rows.mean(1, keepdim=True)",
     ),
+    ("only the first two are compared", "(rows != rows[:, :1])", "(rows[:, :2] != rows[:, :1])"),
+    ("equal groups are the ones that stay", "(rows != rows[:, :1])", "(rows == rows[:, :1])"),
     ("biased deviation of a group", "rows.std(1, keepdim=True)", "rows.std(1, keepdim=True, correction=0)"),
 )
 

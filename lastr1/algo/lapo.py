@@ -1,6 +1,7 @@
 """Latent-to-Action Policy Optimization: three clipped surrogates sharing one advantage, and a value loss.
 
-Axes: B decisions, L latent slots, D latent width, E episodes, T decisions per episode (padded at the end).
+Axes: B decisions, N action tokens, L latent slots, D latent width, E episodes, T decisions per episode
+(padded at the end).
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ RELEASED = LapoConfig(
 class PolicyTerms:
     """What the loss knows of a decision: one type for the policy that acted and the one being trained."""
 
-    action_logp: Float[Tensor, "B"]
-    """Nats, summed over the action tokens."""
+    token_logp: Float[Tensor, "B N"]
+    """Nats, of every action token."""
     stop_logp: Float[Tensor, "B"]
     """Nats; 0 without a thought."""
     latent: Float[Tensor, "B L D"]
@@ -35,6 +36,11 @@ class PolicyTerms:
     """slot < latents per group * groups; all False without a thought."""
     value: Float[Tensor, "B"]
     """Discounted reward to come."""
+
+    @property
+    def action_logp(self) -> Float[Tensor, "B"]:
+        """Nats, of the whole chunk: tokens are independent given the thought."""
+        return self.token_logp.sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +93,11 @@ def lapo_loss(
     """
     thinking = weight * old.latent_used.any(-1)
     latent_log_ratio = latent_policy.log_ratio(z, old.latent, new.latent, old.latent_used)
-    action, action_parts = _surrogate(config, "action", new.action_logp - old.action_logp, advantage, weight)
+    if config.clip_scope == "token":
+        action, action_parts = _by_token(config, new.token_logp - old.token_logp, advantage, weight)
+    else:
+        log_ratio = new.action_logp - old.action_logp
+        action, action_parts = _surrogate(config, "action", log_ratio, advantage, weight)
     stop, stop_parts = _surrogate(config, "stop", new.stop_logp - old.stop_logp, advantage, thinking)
     latent, latent_parts = _surrogate(config, "latent", latent_log_ratio, advantage, thinking)
     value, value_parts = _value_loss(config, old.value, new.value, target, weight)
@@ -101,12 +111,27 @@ def lapo_loss(
     return LapoLoss(total=total, parts=action_parts | stop_parts | latent_parts | value_parts | move_parts)
 
 
+def _by_token(
+    config: LapoConfig,
+    log_ratio: Float[Tensor, "B N"],
+    advantage: Float[Tensor, "B"],
+    weight: Float[Tensor, "B"],
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Every token's own ratio, clipped by itself; a decision's weight is shared by its N tokens.
+
+    Source: Shao et al. 2024 (DeepSeekMath), Eq. 3; the mean is over all tokens (ALGORITHM.md 5.3, 8.2).
+    """
+    tokens = log_ratio.shape[1]
+    advantage, weight = (x[:, None].expand_as(log_ratio) for x in (advantage, weight / tokens))
+    return _surrogate(config, "action", log_ratio, advantage, weight)
+
+
 def _surrogate(
     config: LapoConfig,
     name: str,
-    log_ratio: Float[Tensor, "B"],
-    advantage: Float[Tensor, "B"],
-    weight: Float[Tensor, "B"],
+    log_ratio: Float[Tensor, "*any"],
+    advantage: Float[Tensor, "*any"],
+    weight: Float[Tensor, "*any"],
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Weighted sum of -min(ratio * advantage, clipped ratio * advantage), and its figures."""
     # e^20 is already far outside every clip range; beyond it exp would only overflow

@@ -40,15 +40,15 @@ def _inverse_cdf(
 # ------------------------------------------------------------------------------------------------ action bins
 
 
-def action_logp(
+def token_logp(
     logits: Float[Tensor, "B N V"], tokens: Int64[Tensor, "B N"], temperature: float
-) -> Float[Tensor, "B"]:
-    """log pi(chunk) in nats: softmax over the bins at `temperature`, summed over the N tokens.
+) -> Float[Tensor, "B N"]:
+    """log pi(token) in nats: softmax over the bins at `temperature`; their sum is that of the chunk.
 
     Source: ALGORITHM.md 5.3.  The release computes this in bf16 in the update, which alone moves most ratios
     out of the clip range (5.7).
     """
-    return _log_softmax(logits, temperature).gather(-1, tokens[..., None])[..., 0].sum(-1)
+    return _log_softmax(logits, temperature).gather(-1, tokens[..., None])[..., 0]
 
 
 def action_entropy(logits: Float[Tensor, "B N V"], temperature: float) -> Float[Tensor, "B"]:

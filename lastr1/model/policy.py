@@ -18,10 +18,10 @@ from lastr1.algo.logprob import (
     LatentDistribution,
     ReleasedStop,
     StopLikelihood,
-    action_logp,
     draw_actions,
     draw_stop,
     evaluation_stop,
+    token_logp,
 )
 from lastr1.config import PolicyConfig
 from lastr1.model.backbone import Backbone, DynamicCache, Embedded, Prompt, fork_cache, new_cache
@@ -238,7 +238,7 @@ class LatentPolicy(nn.Module):
         stop = self.stop if sampled else self.evaluation_stop
         used = self.used(thought.groups)
         return PolicyTerms(
-            action_logp=action_logp(reading.action_logits, tokens, temperature),
+            token_logp=token_logp(reading.action_logits, tokens, temperature),
             stop_logp=stop.logp(
                 reading.stop_logits,
                 self._normaliser(stop, reading, thought.groups, temperature),

@@ -160,15 +160,25 @@ def success_against_thinking(points: Sequence[Capped], path: Path, look: Look = 
     ends = np.array([point.total.wilson95 for point in points]).T
     whiskers = np.maximum(0.0, [shares - ends[0], ends[1] - shares])
     axes.errorbar(
-        latents, shares, yerr=whiskers, fmt="o-", ms=6, color=look.blue, lw=1.2, elinewidth=1.6, capsize=4
+        latents,
+        shares,
+        yerr=whiskers,
+        fmt="o-",
+        ms=6,
+        color=look.blue,
+        lw=1.2,
+        elinewidth=1.6,
+        capsize=4,
+        label="at most n groups per thought, n above each point; 95% Wilson intervals",
     )
-    for x, share, point in zip(latents, shares, points, strict=True):
-        text = f"cap {point.cap}: {percent(share)}"
-        axes.annotate(text, (x, share), (7, -12), textcoords="offset points", fontsize=8, color=look.ink)
-    axes.set(xlim=(0, 1.2 * max(latents)), ylim=(-0.02, 1.04))
+    for x, high, point in zip(latents, ends[1], points, strict=True):
+        place = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": look.ink}
+        axes.annotate(str(point.cap), (x, high), (0, 4), **place)
+    axes.set(xlim=(0, 1.2 * max(latents)), ylim=(-0.02, 1.09))
     axes.set_xlabel("latents per decision, mean", color=look.muted)
     axes.set_ylabel(f"success (share of {points[-1].total.episodes} episodes)", color=look.muted)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    legend(figure, look, columns=1)
     save(figure, path)
 
 

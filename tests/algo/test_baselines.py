@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lastr1.algo.baselines import grpo, rloo
+from lastr1.algo.baselines import grpo, mixed, rloo
 
 RETURNS = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0])
 """two groups of four: (1, 0, 0, 1) and (1, 1, 0, 1)"""
@@ -35,3 +35,10 @@ def test_groups_do_not_see_each_other(compare):
     whole = compare(RETURNS, 4)
     assert torch.equal(whole[:4], compare(RETURNS[:4], 4))
     assert torch.allclose(whole.reshape(2, 4).sum(1), torch.zeros(2), atol=1e-5)
+
+
+def test_groups_of_equal_returns_are_told_from_the_others():
+    # (1, 0, 0, 1) and (1, 1, 0, 1) differ; (1, 1, 1, 1) and (0, 0, 0, 0) do not
+    returns = torch.cat([RETURNS, torch.ones(4), torch.zeros(4)])
+    assert mixed(returns, 4).tolist() == [True] * 8 + [False] * 8
+    assert mixed(RETURNS, 2).tolist() == [True] * 4 + [False] * 2 + [True] * 2

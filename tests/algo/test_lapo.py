@@ -18,7 +18,7 @@ DETERMINISTIC = DeterministicLatent(10.0)
 def terms(action=(0.0, 0.0), stop=(0.0, 0.0), latent=(0.0, 0.0), value=(0.0, 0.0)):
     """Decisions with one latent of width 1, used."""
     return PolicyTerms(
-        action_logp=t(action),
+        token_logp=t(action)[:, None],
         stop_logp=t(stop),
         latent=t(latent)[:, None, None],
         latent_used=torch.ones(len(action), 1, dtype=torch.bool),
@@ -110,7 +110,7 @@ def test_surrogate_truth_table(term, ratio, advantage, loss, gradient):
     logp = t([math.log(ratio)], requires_grad=True)
     zero, one = torch.zeros(1), torch.ones(1)
     old = terms((0.0,), (0.0,), (0.0,), (0.0,))
-    new = replace(old, **{f"{term}_logp": logp})
+    new = replace(old, stop_logp=logp) if term == "stop" else replace(old, token_logp=logp[:, None])
     config = LapoConfig(**{f"{term}_weight": 1.0})
     result = lapo_loss(config, DETERMINISTIC, old.latent, old, new, t([advantage]), zero, one)
     assert abs(result.parts[f"{term}_loss"] - loss) < 1e-6
@@ -133,7 +133,9 @@ def test_gaussian_latent_term_by_hand():
     one, used = torch.ones(1), torch.ones(1, 1, dtype=torch.bool)
 
     def at(*mean):
-        return PolicyTerms(action_logp=one, stop_logp=one, latent=t([[mean]]), latent_used=used, value=one)
+        return PolicyTerms(
+            token_logp=one[:, None], stop_logp=one, latent=t([[mean]]), latent_used=used, value=one
+        )
 
     policy, z = GaussianLatent(0.1, "dim"), t([[[0.1, -0.2]]])
     result = lapo_loss(PAPER, policy, z, at(0.0, 0.0), at(0.05, 0.0), 2 * one, one, one)
@@ -141,10 +143,23 @@ def test_gaussian_latent_term_by_hand():
     assert abs(result.parts["latent_kl"] - 0.125) < 1e-6
 
 
+def test_tokens_are_clipped_one_by_one():
+    # decision 1, adv 2: ratios e^0.5 clipped to 1.28, e^-0.1 = 0.904837: 2 (1.28 + 0.904837) / 2 = 2.184837
+    # decision 2, adv -1: e^0.5 = 1.648721 is not, e^-0.5 clipped to 0.8: -(1.648721 + 0.8) / 2 = -1.224361
+    # -(2.184837 - 1.224361) / 2 = -0.480238; two of four are clipped.  Whole chunks: e^0.4 -> 1.28, and e^0
+    old = replace(terms(), token_logp=torch.zeros(2, 2))
+    new = replace(old, token_logp=t([[0.5, -0.1], [0.5, -0.5]]))
+    parts = loss_of(replace(PAPER, clip_scope="token"), old, new).parts
+    assert abs(parts["action_loss"] + 0.480238) < 1e-6
+    assert parts["action_clipped"] == 0.5
+    assert abs(parts["action_ratio_max"] - math.exp(0.5)) < 1e-6
+    assert abs(loss_of(PAPER, old, new).parts["action_loss"] + (2 * 1.28 - 1) / 2) < 1e-6
+
+
 def test_huge_log_ratios_stay_finite():
     logp = t([500.0, -500.0], requires_grad=True)
     old = terms()
-    result = loss_of(PAPER, old, replace(old, action_logp=logp), advantage=(-1.0, 1.0))
+    result = loss_of(PAPER, old, replace(old, token_logp=logp[:, None]), advantage=(-1.0, 1.0))
     # e^20 with adv -1, e^-20 with adv 1: (e^20 - e^-20) / 2
     assert abs(result.parts["action_loss"] / (math.exp(20.0) / 2) - 1) < 1e-6
     assert torch.isfinite(torch.autograd.grad(result.total, logp)[0]).all()

@@ -25,7 +25,7 @@ def random_batch(seed, size=8, slots=4, width=3):
 
     def some():
         return PolicyTerms(
-            action_logp=randn(size),
+            token_logp=randn(size, 3),
             stop_logp=randn(size),
             latent=randn(size, slots, width),
             latent_used=used,
@@ -48,7 +48,7 @@ def rows(batch, index):
 def leaves(batch):
     """The batch with gradients on the new terms, and those tensors."""
     z, old, new, *rest = batch
-    names = ("action_logp", "stop_logp", "latent", "value")
+    names = ("token_logp", "stop_logp", "latent", "value")
     grads = {name: vars(new)[name].clone().requires_grad_() for name in names}
     return [z, old, replace(new, **grads), *rest], list(grads.values())
 

@@ -138,7 +138,9 @@ def bandit_step(policy, mean, direction, seed):
     zero, used = torch.zeros(n), torch.ones(n, 1, dtype=torch.bool)
 
     def terms(latent):
-        return PolicyTerms(action_logp=zero, stop_logp=zero, latent=latent, latent_used=used, value=zero)
+        return PolicyTerms(
+            token_logp=zero[:, None], stop_logp=zero, latent=latent, latent_used=used, value=zero
+        )
 
     new = terms(mean.expand(n, 1, width))
     loss = lapo_loss(PAPER, policy, z, terms(old), new, advantage, zero, torch.full((n,), 1 / n))

@@ -11,11 +11,11 @@ from lastr1.algo.logprob import (
     ConsistentStop,
     ReleasedStop,
     action_entropy,
-    action_logp,
     draw_actions,
     draw_stop,
     evaluation_stop,
     stop_entropy,
+    token_logp,
 )
 
 t = torch.tensor
@@ -34,11 +34,13 @@ def near(actual, expected, atol=1e-6):
 # ------------------------------------------------------------------------------------------------ actions
 
 
-def test_action_logp_by_hand():
+def test_token_logp_by_hand():
     # two tokens of two bins, temperature 2: (2 ln 3, 0) / 2 -> 3/4, 1/4;  (0, 0) / 2 -> 1/2, 1/2
     # bins (0, 1): ln 3/4 + ln 1/2 = ln 3/8 = -0.980829
     logits = t([[[2 * math.log(3), 0.0], [0.0, 0.0]]])
-    near(action_logp(logits, t([[0, 1]]), 2.0), [-0.980829])
+    logp = token_logp(logits, t([[0, 1]]), 2.0)
+    near(logp, [[-0.287682, -0.693147]])
+    near(logp.sum(-1), [-0.980829])
 
 
 def test_action_entropy_by_hand():
@@ -53,8 +55,8 @@ def test_bf16_logits_are_raised_before_the_softmax():
     # most ratios leave [0.8, 1.28] at identical logits (ALGORITHM.md 5.7)
     logits = (1.5 * torch.randn(64, 56, 256, generator=seeded())).bfloat16()
     tokens = draw_actions(logits, BETA, torch.rand(64, 56, generator=seeded(1)))
-    recorded = action_logp(logits.float(), tokens, BETA)
-    updated = action_logp(logits, tokens, BETA)
+    recorded = token_logp(logits.float(), tokens, BETA).sum(-1)
+    updated = token_logp(logits, tokens, BETA).sum(-1)
     assert updated.dtype == torch.float32
     assert (updated == recorded).all()
     rough = torch.log_softmax(logits / BETA, -1).gather(-1, tokens[..., None]).sum((-2, -1))

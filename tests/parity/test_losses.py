@@ -46,7 +46,7 @@ def test_the_index_lists_every_case():
 
 def terms(case, which, width):
     return PolicyTerms(
-        action_logp=case[f"{which}_log_prob"].flatten(),
+        token_logp=case[f"{which}_log_prob"].flatten()[:, None],
         stop_logp=case[f"{which}_end_log_prob"].flatten(),
         latent=case[f"{which}_latents"].reshape(-1, case["latent_mask"].shape[-1], width),
         latent_used=case["latent_mask"].flatten(0, 1),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lastr1.algo.lapo import PolicyTerms, decision_weights, lapo_loss
-from lastr1.algo.logprob import action_logp
+from lastr1.algo.logprob import token_logp
 from lastr1.config import LapoConfig
 from lastr1.model.images import patchify
 from lastr1.model.layout import Layout, attention_mask, sequence_positions
@@ -141,7 +141,7 @@ def test_every_forced_stop(case, path):
             rollout["attention_mask_forced"][g].bool().tolist()
         )
         for name, temperature in (("t1", 1.0), ("t16", case.facts["temperature"])):
-            mine = action_logp(read.action_logits, ids - case.first, temperature)
+            mine = token_logp(read.action_logits, ids - case.first, temperature).sum(-1)
             case.check(f"greedy_logp_{name}[{g}] ({path})", mine, rollout[f"greedy_logp_{name}"][g], SUMMED)
         case.check("greedy_actions", case.robot(ids), rollout["greedy_actions"][g], 1e-6)
     hook.remove()
@@ -221,7 +221,7 @@ def replayed_update(case):
         value_clip=knobs["value_clip"],
     )
     old = PolicyTerms(
-        action_logp=update["old_log_prob"].flatten(),
+        token_logp=update["old_log_prob"].flatten()[:, None],
         stop_logp=update["old_end_log_prob"].flatten(),
         latent=thought.latent,
         latent_used=new.latent_used,

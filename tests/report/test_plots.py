@@ -8,7 +8,7 @@ from PIL import Image
 
 from lastr1.report import plots
 from lastr1.report.figure import NARROW_DARK
-from lastr1.train.evaluate import Evaluation, Tally
+from lastr1.train.evaluate import Capped, Evaluation, Tally
 
 
 def evaluation(successes: int, latents: dict[int, int]) -> Evaluation:
@@ -77,6 +77,21 @@ def test_thought_lengths_are_shares_of_each_policy(drawn: list[Any]) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4", "8"]
     heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
     assert heights == [[0.0, 0.25, 0.75], [0.5, 0.5, 0.0]]
+
+
+def test_success_stands_at_the_mean_length_of_its_cap(drawn: list[Any]) -> None:
+    points = [
+        Capped(cap=cap, total=Tally.of([k < n for k in range(10)]), mean_latents=m, control_steps=9.0)
+        for cap, n, m in ((1, 2, 2.0), (4, 10, 3.5))
+    ]
+    plots.success_against_thinking(points, Path("x.png"))
+    (axes,) = drawn[0].axes
+    line, _, (whiskers,) = axes.containers[0].lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2.0, 3.5], [0.2, 1.0])
+    # the interval of 2 of 10 as above; 10 of 10: 10 / (10 + 3.841459) = 0.72247 to 1
+    found = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    assert found == [pytest.approx(ends, abs=1e-4) for ends in ([0.05668, 0.50984], [0.72247, 1.0])]
+    assert [text.get_text() for text in axes.texts] == ["1", "4"]
 
 
 def test_losses_leave_out_what_was_not_measured(drawn: list[Any]) -> None:

@@ -161,7 +161,7 @@ def learnt(bundle, decided, **knobs):
     count = len(stored)
     batch = Minibatch(
         decisions=stored,
-        old=replace(old, action_logp=old.action_logp + 0.1),
+        old=replace(old, token_logp=old.token_logp + 0.01),
         advantage=torch.linspace(-1, 1, count),
         target=torch.linspace(0, 3, count),
         weight=torch.full((count,), 1 / count),

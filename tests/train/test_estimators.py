@@ -8,7 +8,7 @@ import torch
 
 from lastr1.config import Config, LapoConfig, ReinforceConfig
 from lastr1.envs.base import Start
-from lastr1.rollout.batch import Episode, Step, make_rollout, tree_map
+from lastr1.rollout.batch import Episode, Step, make_rollout
 from lastr1.train.reinforce import improve, latent_figures, rollout_figures, training_starts
 
 
@@ -19,7 +19,8 @@ class FakeLearner:
         self.batches = []
 
     def rescore(self, decisions):
-        return tree_map(lambda x: x, replace(decisions.terms, action_logp=decisions.terms.action_logp + 0.5))
+        logp = decisions.terms.token_logp
+        return replace(decisions.terms, token_logp=logp + 0.5 / logp.shape[1])
 
     def update(self, batch, *, value_only=False):
         self.batches.append(batch)
@@ -127,3 +128,15 @@ def test_a_group_shares_its_start(states):
 def test_mistakes(lapo, job, complaint):
     with pytest.raises(ValueError, match=complaint):
         Config(name="t", lapo=LapoConfig(**lapo), reinforce=ReinforceConfig(**job))
+
+
+def test_groups_of_equal_returns_may_be_left_out(rollout):
+    """The other start's three decisions: four are left, a quarter each; of nothing but such, all stay."""
+    learner = FakeLearner()
+    improve(learner, rollout, config("rloo", skip_uniform_groups=True), 0)
+    (batch,) = learner.batches
+    assert batch.decisions.instructions == ["0", "1", "2", "3"]
+    assert batch.advantage.tolist() == pytest.approx([1.0, -0.5, -0.5, -0.5])
+    assert batch.weight.tolist() == pytest.approx([1 / 4] * 4)
+    improve(learner, replace(rollout, reward=0 * rollout.reward), config("rloo", skip_uniform_groups=True), 0)
+    assert len(learner.batches[1].weight) == 7

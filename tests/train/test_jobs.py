@@ -149,7 +149,9 @@ class PulledPlug(KeyboardInterrupt):
 def test_resume_equals_never_stopped(chain, tmp_path, monkeypatch, moment, lastr1):
     """Three iterations at once; or one, an interruption in the second, and the rest (invariant 14)."""
     policy = chain("tabletop") / "warmup" / "last"
-    knobs = ("tabletop", "--reinforce.iterations", "3", "--checkpoint", policy)
+    # with a price of latents that every iteration moves
+    budget = ("--thinking.target", "3", "--thinking.rate", "0.1")
+    knobs = ("tabletop", "--reinforce.iterations", "3", *budget, "--checkpoint", policy)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     lastr1("train", *knobs, "--out", whole)
     original = getattr(LocalFleet, moment)

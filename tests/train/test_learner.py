@@ -51,7 +51,7 @@ def drifted(old):
     shift = torch.linspace(-0.4, 0.4, len(old.value))
     return replace(
         old,
-        action_logp=old.action_logp + shift,
+        token_logp=old.token_logp + shift[:, None] / old.token_logp.shape[1],
         stop_logp=old.stop_logp - shift,
         latent=old.latent + 0.05 * shift[:, None, None],
         value=old.value + shift,
@@ -119,11 +119,11 @@ def test_bf16_needs_fp32_log_probabilities(learner, decisions, generator, monkey
 
     def rounded(logits, tokens, temperature):
         logp = torch.log_softmax((logits / temperature).bfloat16(), dim=-1)
-        return logp.gather(-1, tokens[..., None])[..., 0].float().sum(-1)
+        return logp.gather(-1, tokens[..., None])[..., 0].float()
 
     two = learner(autocast=autocast)
     exact = two.rescore(stored)
-    monkeypatch.setattr(policy_module, "action_logp", rounded)
+    monkeypatch.setattr(policy_module, "token_logp", rounded)
     assert two.update(minibatch(stored, exact, generator()))["action_ratio_max"] > 1.02
 
 
