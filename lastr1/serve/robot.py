@@ -151,6 +151,8 @@ class FakeRobot:
         """[R] open fraction"""
         stance = Stance(position=place, rotation=np.eye(3), joints=READY, gripper=1.0)
         mounts = franka_mounts(config)
+        self._low = mounts[0].joint_low + config.limits.joint_margin
+        self._high = mounts[0].joint_high - config.limits.joint_margin
         self._limiter = Limiter(config.limits, rate=config.rate, mounts=mounts, stances=[stance] * arms)
         self._fastest = MOTORS / config.rate
         self._pace = Pace(clock, config.rate, most=1000)
@@ -193,6 +195,9 @@ class FakeRobot:
             missing = np.append(self._limiter.positions[arm] - self.tools[arm], left)
             back = POSTURE * (READY - self.joints[arm])
             back -= self._per_move[arm] @ (self._jacobians[arm] @ back)  # only what the tool does not feel
+            after = self.joints[arm] + back
+            if np.any((back < 0) & (after < self._low) | (back > 0) & (after > self._high)):
+                back[:] = 0  # the elbow never drives a joint to its end: no limiter knows of this motion
             turn = self._per_move[arm] @ missing + back
             self.joints[arm] += np.clip(turn, -self._fastest, self._fastest)
             self.tools[arm], self.turns[arm], self._jacobians[arm] = forward(self.joints[arm])
