@@ -84,7 +84,14 @@ TABLETOP_BASE = replace(
 TABLETOP_DUAL = replace(TABLETOP, name="tabletop_dual", env=replace(TABLETOP.env, suite="tabletop_dual"))
 """Two arms: lift together, hand over."""
 
-TABLETOP_BUDGET = replace(TABLETOP, name="tabletop_budget", thinking=ThinkingConfig(target=3.0))
+# Stop states of one thought hardly differ here: with the usual weight the stop would not move for hundreds of
+# iterations, and the price would rise all the while.
+TABLETOP_BUDGET = replace(
+    TABLETOP,
+    name="tabletop_budget",
+    lapo=replace(TABLETOP.lapo, stop_weight=20.0),
+    thinking=ThinkingConfig(target=3.0, rate=0.005),
+)
 """Thoughts held to 3 latents on average by what they cost."""
 
 _INTERACTIVE = InteractiveConfig(
@@ -94,7 +101,8 @@ _INTERACTIVE = InteractiveConfig(
     batch=8,
     critic_updates=1,  # half the work: every update of the critics has the policy think anew
     lr=2e-4,  # all weights of a million, without an adapter
-    critic_first=20,
+    critic_first=50,
+    guided_weight=0.1,  # few transitions: what critics know of them is a guess
     cloning_smoothing=3.0,
 )
 
@@ -103,6 +111,8 @@ TABLETOP_INTERACTIVE = replace(
     name="tabletop_interactive",
     processes=1,
     env=replace(TABLETOP.env, tasks=(1,)),
+    policy=replace(TABLETOP.policy, temperature=0.5),
+    collect=CollectConfig(episodes=30),
     interactive=_INTERACTIVE,
 )
 """One task with somebody beside the robot, as on a real one: push the red block."""
@@ -112,6 +122,7 @@ TABLETOP_DUAL_INTERACTIVE = replace(
     name="tabletop_dual_interactive",
     processes=1,
     env=replace(TABLETOP_DUAL.env, tasks=(0,)),
+    policy=replace(TABLETOP_DUAL.policy, temperature=0.5),
     collect=CollectConfig(episodes=30),
     warmup=replace(TABLETOP.warmup, iterations=300, batch=16, lr=3e-4),
     interactive=_INTERACTIVE,
