@@ -1,7 +1,6 @@
-"""LIBERO on this machine: our environment against the stock one, and the expert's successes.
+"""LIBERO on this machine: our environment against the stock one, and what it keeps in memory.
 
     python -m benchmarks.libero speed  --suites libero_object libero_spatial
-    python -m benchmarks.libero expert --suites libero_object --states 3
     python -m benchmarks.libero leak   --suites libero_object
 
 `speed` plays the same random actions both ways, per second of one processor.  Ours: the scene is kept, one
@@ -22,7 +21,6 @@ import numpy as np
 
 from lastr1.envs.base import Start
 from lastr1.envs.libero import CAPS, IDLE, SETTLE, LiberoEnv
-from lastr1.envs.libero_expert import LiberoExpert
 from lastr1.types import ActionChunk, Floats
 
 CHUNK = 8
@@ -30,21 +28,17 @@ CHUNK = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "expert", "leak"))
+    parser.add_argument("what", choices=("speed", "leak"))
     parser.add_argument("--suites", nargs="+", choices=tuple(CAPS), default=["libero_object"])
     parser.add_argument(
         "--chunks", type=int, default=15, help="chunks of 8 control steps per episode (speed)"
     )
     parser.add_argument("--episodes", type=int, default=1, help="episodes each way, their median (speed)")
     parser.add_argument("--render", choices=("full", "no_reflections", "coarse"), default="full")
-    parser.add_argument("--states", type=int, default=3, help="stored states per task (expert)")
-    parser.add_argument("--tasks", type=int, nargs="*", help="only these tasks (expert)")
     asked = parser.parse_args()
     for suite in asked.suites:
         if asked.what == "speed":
             speed(suite, asked.chunks, asked.render, asked.episodes)
-        elif asked.what == "expert":
-            successes(suite, asked.tasks, asked.states)
         else:
             leak(suite)
 
@@ -116,21 +110,6 @@ def _naive(suite: str, actions: Floats, state: int) -> Spent:
     env.close()
     gc.collect()
     return Spent(start=ready - begun, play=over - ready, wall=time.perf_counter() - wall)
-
-
-def successes(suite: str, tasks: list[int] | None, states: int) -> None:
-    env = LiberoEnv(suite)
-    expert = LiberoExpert(env)
-    won = played = 0
-    print(f"\n{suite}: the expert on stored states 0..{states - 1}")
-    for task in tasks or range(len(env.tasks)):
-        plans = [expert.plan(Start(task=task, state=state)) for state in range(states)]
-        lengths = [len(plan.actions) for plan in plans if plan.success]
-        won, played = won + len(lengths), played + states
-        steps = f"{statistics.median(lengths):5.0f} steps" if lengths else "           "
-        print(f"  {task:2} {len(lengths)}/{states} {steps}  {env.tasks[task]}", flush=True)
-    print(f"  {won}/{played}")
-    env.close()
 
 
 def leak(suite: str) -> None:
