@@ -187,7 +187,7 @@ def _interact(args: Arguments) -> None:
 
     out = args.out or Path("runs") / args.config.name / "interact"
     checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"
-    done = interact(args.config, checkpoint, out, resume=args.resume)
+    done = interact(args.config, checkpoint, out, args.demos, resume=args.resume)
     sys.stdout.write(f"{done}; policy in {out / 'last'}\n")
 
 

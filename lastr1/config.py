@@ -436,6 +436,8 @@ class InteractiveConfig:
     """scripted: control steps that the policy may waste before it is helped"""
     help_steps: int = 16
     """scripted: control steps that the help lasts"""
+    demonstrations: bool = True
+    """clone `collect.episodes` demonstrations per task as well (`--demos`, or the scripted expert's)"""
     real_time: bool = False
     """play control steps at the robot's rate (a person beside a simulated robot)"""
     transitions: int = 4000

@@ -57,12 +57,19 @@ def cloning_loss(
     return torch.nn.functional.cross_entropy(chosen, labels, reduction="sum") / max(1.0, count)
 
 
-def guided_loss(logp: Float[Tensor, "B K"], value: Float[Tensor, "B K"], tokens: int) -> Float[Tensor, "B"]:
+def guided_loss(
+    logits: Float[Tensor, "B N V"],
+    tokens: Int64[Tensor, "B K N"],
+    value: Float[Tensor, "B K"],
+    temperature: float,
+) -> Float[Tensor, "B"]:
     """- mean_k A_k log pi(chunk_k) / N with A_k = (Q_k - mean) / (std + 1e-6) over the K draws.
 
-    Source: ALGORITHM.md 9.  `logp` in nats summed over the N `tokens`; `value` is the lowest critic's, and
-    carries no gradient.  The mean of the K draws is the baseline, so equal values teach nothing.
+    Source: ALGORITHM.md 9.  `tokens` were drawn from `logits` at this `temperature`; `value` is the lowest
+    critic's.  The mean of the K draws is the baseline, so equal values teach nothing.
     """
-    batch, draws = value.shape
+    batch, draws, count = tokens.shape
     advantage = grpo(full_precision(value).flatten(), draws).reshape(batch, draws)
-    return -(advantage * full_precision(logp)).mean(1) / tokens
+    log_probability = torch.log_softmax(full_precision(logits) / temperature, dim=-1)
+    logp = log_probability.gather(-1, tokens.transpose(1, 2)).sum(1)  # [B, K]
+    return -(advantage * logp).mean(1) / count

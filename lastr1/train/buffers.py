@@ -1,7 +1,8 @@
 """Transitions on disk, one file each: what the actor writes and the learner draws from.
 
     transitions/autonomous/000012_0003.npz      the policy's own
-    transitions/intervention/000012_0004.npz    a person's (and demonstrations', as episodes before the first)
+    transitions/intervention/000012_0004.npz    a person's
+    transitions/demonstration/000002_0000.npz   a person's before the run; drawn with the interventions
 
 A file appears whole or not at all (written beside its place, flushed, renamed), and the actor has nothing in
 memory that is not on disk: whatever moment either process is killed at, no transition is lost.  Files are
@@ -25,6 +26,7 @@ from lastr1.types import Array, Floats, UserError
 FOLDER = "transitions"
 STREAMS = {False: "autonomous", True: "intervention"}
 """`is_intervention` -> folder"""
+DEMONSTRATIONS = "demonstration"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,19 @@ class Place:
 
     @property
     def name(self) -> str:
-        """File name; episodes before the first one of the run are demonstrations."""
+        """File name."""
         return f"{self.episode:06}_{self.index:04}.npz"
 
 
 def write_transition(root: Path, place: Place, row: Transition) -> Path:
     """Add one to its stream below `root`."""
-    path = root / FOLDER / STREAMS[row.is_intervention] / place.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    return write_into(root / FOLDER / STREAMS[row.is_intervention], place, row)
+
+
+def write_into(folder: Path, place: Place, row: Transition) -> Path:
+    """Add one to a folder, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / place.name, folder / f".{place.name}"
     with temporary.open("wb") as file:
         np.savez(file, **{name: np.asarray(value) for name, value in vars(row).items()})
     sync(temporary)
@@ -93,7 +99,7 @@ def write_transition(root: Path, place: Place, row: Transition) -> Path:
 def read_transition(path: Path) -> Transition:
     """`UserError` when the file is damaged; `FileNotFoundError` when its episode was discarded."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             values = {f.name: stored[f.name] for f in fields(Transition)}
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}): delete it, and go on with --resume") from None
@@ -149,39 +155,43 @@ class Batch:
 
 
 class Buffers:
-    """Both streams of a run, as the learner sees them."""
+    """All streams of a run, as the learner sees them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.streams: dict[bool, list[Path]] = {human: [] for human in STREAMS}
+        self.streams: dict[str, list[Path]] = {folder: [] for folder in (*STREAMS.values(), DEMONSTRATIONS)}
 
     def refresh(self) -> list[Path]:
-        """Look at the disk again; the files that were not there before, oldest first."""
+        """Look at the disk again; the files of the run that were not there before, oldest first."""
         new: list[Path] = []
-        for human, folder in STREAMS.items():
-            known = set(self.streams[human])
-            found = sorted((self.root / FOLDER / folder).glob("[0-9]*.npz"))
-            self.streams[human] = found
-            new += [path for path in found if path not in known]
+        for folder, paths in self.streams.items():
+            known = set(paths)
+            self.streams[folder] = sorted((self.root / FOLDER / folder).glob("[0-9]*.npz"))
+            if folder != DEMONSTRATIONS:
+                new += [path for path in self.streams[folder] if path not in known]
         return sorted(new, key=lambda path: path.name)
 
     def __len__(self) -> int:
-        """Transitions of both streams."""
-        return sum(map(len, self.streams.values()))
+        """Transitions played in the run."""
+        return sum(len(self.streams[folder]) for folder in STREAMS.values())
 
     def draw(self, count: int, rng: np.random.Generator) -> Batch:
-        """`count` of each stream, uniformly with replacement; a stream that is empty gives none."""
+        """`count` of the policy's own and `count` of a person's, uniformly with replacement.
+
+        A stream that is empty gives none.
+        """
+        own, person = STREAMS.values()
         rows: list[Transition] = []
-        for human in STREAMS:
-            for _ in range(count if self.streams[human] else 0):
-                rows.append(self._one(human, rng))
+        for folders in ((own,), (person, DEMONSTRATIONS)):
+            some = any(self.streams[folder] for folder in folders)
+            rows += [self._one(folders, rng) for _ in range(count if some else 0)]
         return Batch.stack(rows)
 
-    def _one(self, human: bool, rng: np.random.Generator) -> Transition:
+    def _one(self, folders: tuple[str, ...], rng: np.random.Generator) -> Transition:
         while True:
-            path = self.streams[human][int(rng.integers(len(self.streams[human])))]
+            paths = [path for folder in folders for path in self.streams[folder]]
             try:
-                return read_transition(path)
+                return read_transition(paths[int(rng.integers(len(paths)))])
             except FileNotFoundError:  # its episode was discarded a moment ago
                 self.refresh()
 

@@ -16,7 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from lastr1.algo.interactive import cloning_loss, critic_loss, guided_loss, td_target
-from lastr1.algo.logprob import action_logp, draw_actions
+from lastr1.algo.logprob import draw_actions
 from lastr1.config import Config
 from lastr1.model import codec
 from lastr1.model.backbone import Prompt
@@ -174,11 +174,9 @@ class InteractiveLearner:
         temperature = policy.config.temperature
         drawn = [draw_actions(logits.detach(), temperature, u.to(logits)) for u in uniform]
         with torch.no_grad():
-            value = torch.stack(
-                [self.critics(lesson.state[rows], self._as_played(t)).amin(0) for t in drawn], dim=1
-            )
-        logp = torch.stack([action_logp(logits, tokens, temperature) for tokens in drawn], dim=1)
-        return cloning, guided_loss(logp, value, policy.action_tokens).sum()
+            value = [self.critics(lesson.state[rows], self._as_played(t)).amin(0) for t in drawn]
+        guided = guided_loss(logits, torch.stack(drawn, dim=1), torch.stack(value, dim=1), temperature)
+        return cloning, guided.sum()
 
     def _step(self, parameters: list[torch.nn.Parameter]) -> float:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.job.grad_clip)

@@ -8,8 +8,8 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -21,8 +21,9 @@ from lastr1.envs import make_env
 from lastr1.model import manifest
 from lastr1.train import run
 from lastr1.train.actor import Shared, act, due, publish
-from lastr1.train.buffers import Buffers, Transition, read_all
+from lastr1.train.buffers import DEMONSTRATIONS, FOLDER, Buffers, Transition, read_all
 from lastr1.train.checkpoint import Store, load_step
+from lastr1.train.demonstrated import write_demonstrations
 from lastr1.train.device import device_of
 from lastr1.train.guided import InteractiveLearner
 from lastr1.train.metrics import MetricsLog
@@ -51,11 +52,13 @@ class Interacted:
         )
 
 
-def interact(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Interacted:
+def interact(
+    config: Config, checkpoint: Path, out: Path, demos: Path | None = None, *, resume: bool = False
+) -> Interacted:
     """Improve a warmed-up policy beside a person; `out/last` is the policy, `out/metrics.jsonl` its history.
 
     Every transition is below `out/transitions` before the next one is played.  `resume` goes on from the
-    newest checkpoint with all of them.
+    newest checkpoint with all of them.  `demos`: a recording in place of the scripted expert's.
     """
     run.begin(config)
     run.check_adapter(config.adapter, freeze_vision=config.optimizer.freeze_vision)
@@ -66,7 +69,12 @@ def interact(config: Config, checkpoint: Path, out: Path, *, resume: bool = Fals
     manifest.check(found or start, manifest.QUICK)
     env = make_env(config.env)
     bundle = run.load_policy(found or start, env.spec, device_of(config), config.policy, config.adapter)
+    tasks = env.tasks
     env.close()
+    if config.interactive.demonstrations and not (out / FOLDER / DEMONSTRATIONS).exists():
+        write_demonstrations(
+            out, bundle, config, run.load_demonstrations(_unthinned(config), demos, bundle.spec, tasks)
+        )
     learner = InteractiveLearner(bundle, config)
     first = 0
     if found is not None:
@@ -80,6 +88,11 @@ def interact(config: Config, checkpoint: Path, out: Path, *, resume: bool = Fals
         return _learn(config, learner, Buffers(out), robot, store, first)
 
 
+def _unthinned(config: Config) -> Config:
+    """Every frame of a demonstration may begin a transition."""
+    return replace(config, warmup=replace(config.warmup, frame_stride=1))
+
+
 class Robot:
     """The actor's process, as the learner sees it."""
 
@@ -88,10 +101,10 @@ class Robot:
 
     def playing(self) -> bool:
         """Whether more transitions may come.  Raises what went wrong there."""
-        if self._complaints.poll():
-            raise UserError(self._complaints.recv())
         if self._process.is_alive():
             return True
+        with suppress(EOFError):  # it had nothing to say
+            raise UserError(self._complaints.recv())
         if self._process.exitcode:
             raise RuntimeError(
                 f"the actor died (exit code {self._process.exitcode}); every transition is on disk: "
