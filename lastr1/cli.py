@@ -171,7 +171,10 @@ def _warmup(args: Arguments) -> None:
 
 
 def _train(args: Arguments) -> None:
-    from lastr1.train.jobs import train
+    if args.config.cluster.collectors:
+        from lastr1.cluster.job import train
+    else:
+        from lastr1.train.jobs import train
 
     out = args.out or Path("runs") / args.config.name / "train"
     checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"

@@ -495,6 +495,42 @@ class InteractiveConfig:
             raise ValueError("updates_per_transition, start_after and critic_first must be 0 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """`train` over several processes or machines, on Ray (docs/CLUSTER.md)."""
+
+    collectors: int = 0
+    """processes that play, each with the policy and `env.slots` environments (0: no cluster)"""
+    learners: int = 1
+    """processes that learn together, each with its part of the weights (on GPUs: one process per GPU)"""
+    address: str | None = None
+    """HOST:PORT of a Ray that runs (None: one of this run's own, on this machine)"""
+    collector_cpus: float = 1.0
+    """cores that a collector asks Ray for: its simulators' as well"""
+    collector_gpus: float = 0.0
+    """GPUs, or a share of one, that a collector asks for"""
+    learner_cpus: float = 1.0
+    """cores that a learner asks for"""
+    learner_gpus: float = 0.0
+    """GPUs that a learner asks for; with less than 1, collectors may share its GPU"""
+    placement: Literal["split", "colocated"] = "split"
+    """collectors wherever there is room, spread over machines; or as many beside every learner, on its GPU"""
+    staleness: int = 0
+    """updates by which an episode's weights may be behind: 0 plays and learns in turn, 1 or more at once"""
+    restarts: int = 20
+    """collectors, and learners, that may be lost in a run"""
+
+    def __post_init__(self) -> None:
+        positive(self, "learners")
+        resources = (self.collector_cpus, self.collector_gpus, self.learner_cpus, self.learner_gpus)
+        if min(self.collectors, self.staleness, self.restarts, *resources) < 0:
+            raise ValueError("cluster: collectors, staleness, restarts, cpus and gpus must be 0 or more")
+        if self.placement == "colocated" and self.collectors % self.learners:
+            raise ValueError(
+                f"cluster: collectors {self.collectors} beside {self.learners} learners: use a multiple"
+            )
+
+
 HealthLevel = Literal["note", "warn", "stop"]
 HealthSign = Literal[
     "no_success", "no_advantage", "no_gradient", "still_ratios", "low_entropy", "high_entropy", "high_kl",
@@ -712,6 +748,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     interactive: InteractiveConfig = field(default_factory=InteractiveConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)

@@ -6,6 +6,7 @@ learns.  Runs on GPUs (nccl) and on processors (gloo).  Axes: B decisions.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -132,6 +133,8 @@ class Gathered:
 
 def _cut(review: Review) -> Review:
     """Cut the weights among ranks: layer by layer, the rest as one.  Gradients are summed, not averaged."""
+    # It warns of operations in place on what it returns; we do none.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     net = review.policy.backbone.net
     mesh = init_device_mesh(review.policy.device.type, (dist.get_world_size(),))
     for part in (*net.model.visual.blocks, *net.model.language_model.layers, review):

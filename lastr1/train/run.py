@@ -79,7 +79,9 @@ def resumed_directory(path: Path, config: Config) -> Path:
         stored = from_dict(Config, json.loads((path / "config.json").read_text()))
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be resumed: {error}") from None
-    found = differences(stored, config)
+    # Processes and machines do not change what is learnt; weights that lag behind do.
+    here = replace(config.cluster, staleness=stored.cluster.staleness)
+    found = differences(replace(stored, cluster=here), config)
     if found:
         raise UserError(f"{path} was started with another config ({'; '.join(found)}): use the same knobs")
     return path
