@@ -639,6 +639,7 @@ class RobotConfig:
     gripper_force: float = 20.0
     """N that a closed gripper holds with"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """what the robot's side grants, whatever a policy asks for"""
 
     def __post_init__(self) -> None:
         positive(self, "rate", "stale", "gripper_speed", "gripper_force")
