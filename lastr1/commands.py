@@ -136,6 +136,12 @@ def _demo(args: Arguments) -> None:
     sys.stdout.write(demo(args.config, args.out or Path("runs") / "demo") + "\n")
 
 
+def _plan(args: Arguments) -> None:
+    from lastr1.report.plan import plan
+
+    sys.stdout.write("\n".join(plan(args.config)) + "\n")
+
+
 def _doctor(args: Arguments) -> None:
     if args.demos is not None:
         from lastr1.report.conventions import check_demo
@@ -193,6 +199,7 @@ JOBS: dict[str, Job | PairJob] = {
     "warmup": Job(help="supervised warm-up, one demonstration per task", run=_warmup),
     "train": Job(help="LAPO: reinforcement of thought, thinking time and action", run=_train),
     "interact": Job(help="reinforcement beside a person who takes over (--interactive.human)", run=_interact),
+    "plan": Job(help="memory, seconds and hours of train, and what binds, before it begins", run=_plan),
     "contact-sheet": Job(help="what the policy sees first in every task, as a PNG", run=_contact_sheet),
     "evaluate": Job(help="success per task with 95% intervals", run=_evaluate),
     "compare": PairJob(help="two evaluations on the same starts: exact McNemar test", run=_compare),

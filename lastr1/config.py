@@ -531,6 +531,29 @@ class ClusterConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """The machines that `lastr1 plan` reckons with."""
+
+    gpus: int = 8
+    """GPUs"""
+    memory_gb: float = 80.0
+    """1e9 bytes of each"""
+    tflops: float = 300.0
+    """bf16 operations that one does in practice, 1e12 per second (H100: a third of what its sheet says)"""
+    bandwidth: float = 2.5
+    """memory that one reads, 1e12 bytes per second"""
+    cores: int = 64
+    """cores for simulators, of all machines together"""
+    core_steps: float = 19.0
+    """control steps per second of one core (LIBERO drawn by a processor, docs/LOG.md)"""
+    episode_steps: float = 150.0
+    """control steps of a mean episode"""
+
+    def __post_init__(self) -> None:
+        positive(self, "gpus", "memory_gb", "tflops", "bandwidth", "cores", "core_steps", "episode_steps")
+
+
 HealthLevel = Literal["note", "warn", "stop"]
 HealthSign = Literal[
     "no_success", "no_advantage", "no_gradient", "still_ratios", "low_entropy", "high_entropy", "high_kl",
@@ -750,6 +773,7 @@ class Config:
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     interactive: InteractiveConfig = field(default_factory=InteractiveConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lastr1"
 LONGEST = 300
-TABLES = {"lastr1/config.py": 800, "scripts/mutant_table.py": 600}
+TABLES = {"lastr1/config.py": 850, "scripts/mutant_table.py": 600}
 """Files that are one table each: every knob on one page, every planted fault in one list."""
 FORBIDDEN = {
     "eos": "stop",
