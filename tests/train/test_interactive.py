@@ -32,6 +32,7 @@ JOB = [
     "--interactive.updates-per-transition", "0.5", "--interactive.batch", "2",
     "--interactive.critic-hidden", "16", "--interactive.publish-every", "2",
     "--interactive.checkpoint-every", "2", "--interactive.patience", "8", "--collect.episodes", "1",
+    "--interactive.critic-first", "1",
 ]  # fmt: skip
 
 
@@ -207,6 +208,7 @@ def command(toy, policy, out, *knobs):
     ]
 
 
+@pytest.mark.slow
 def test_the_job_and_its_resume(policy, toy, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(command(toy, policy, out)) == 0
@@ -250,6 +252,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_learner_loses_no_transition(policy, toy, tmp_path):
     out, program = tmp_path / "run", tmp_path / "killed.py"
     program.write_text(KILLED)
