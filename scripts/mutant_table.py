@@ -412,7 +412,7 @@ BACKBONE = _faults(
 
 LEARNER = _faults(
     "train/learner.py",
-    ("rescored terms stay on the GPU", "parts.append(moved(terms, CPU))", "parts.append(terms)"),
+    ("rescored terms stay on the GPU", "return moved(found[1], CPU)", "return found[1]"),
     ("weights stay on the CPU", "weight = batch.weight.to(device)", "weight = batch.weight"),
 )
 
