@@ -3,7 +3,6 @@
 Axes: A action size.
 """
 
-from collections.abc import Callable
 from typing import Literal, Protocol
 
 from lastr1.envs.base import Env
@@ -112,6 +111,3 @@ def scripted(env: Env, *, patience: int, help_steps: int) -> Intervention:
             f"use keyboard, spacemouse, gamepad or none"
         )
     return ScriptedHuman(env, patience=patience, help_steps=help_steps)
-
-
-Maker = Callable[[Env], Intervention]
