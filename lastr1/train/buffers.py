@@ -90,7 +90,7 @@ def write_into(folder: Path, place: Place, row: Transition) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, temporary = folder / place.name, folder / f".{place.name}"
     with temporary.open("wb") as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in vars(row).items()})
+        np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in vars(row).items()})
     sync(temporary)
     os.replace(temporary, path)
     return path
