@@ -3,6 +3,8 @@
 from collections import deque
 from types import SimpleNamespace
 
+import pytest
+
 from lastr1.envs.base import Start
 from lastr1.rollout.collect import Player
 
@@ -13,7 +15,7 @@ def played(starts, slots, length):
     pool = SimpleNamespace(reset=lambda begin: order.extend(begin.items()) or begin)
     player, waiting, running, left = Player(None, pool, slots), deque(enumerate(starts)), {}, {}
     while waiting or running:
-        player._fill(waiting, running)
+        player._fill(waiting, running, lambda index, start: pytest.fail(f"{index} {start} was not lost"))
         for slot in list(running):
             left[slot] = left.get(slot, length(running[slot].start)) - 1
             if not left[slot]:
