@@ -86,6 +86,8 @@ def matching_tasks(
     among = range(len(tasks)) if chosen is None else chosen
     wanted = [plain(tasks[task]) for task in among]
     found = {i: wanted.index(plain(t)) for i, t in enumerate(source.tasks) if plain(t) in wanted}
+    if not found and chosen is not None:
+        raise UserError(f"{source.root} has no demonstration of task {among[0]}: choose other --env.tasks")
     if not found:
         raise UserError(f"{source.root} shows no task of {suite} (but {source.tasks[0]!r}): name its recipe")
     for at in found.values():
