@@ -102,7 +102,6 @@ LOGPROB = _faults(
         "_log_softmax(logits, temperature).gather",
         "_log_softmax(logits, 1.0).gather",
     ),
-    ("action log-probability averaged over tokens", "[..., 0].sum(-1)", "[..., 0].mean(-1)"),
     (
         "entropy summed over tokens",
         "_entropy(logits, temperature).mean(-1)",
@@ -171,6 +170,7 @@ LOGPROB = _faults(
 
 LAPO = _faults(
     "algo/lapo.py",
+    ("action log-probability averaged over tokens", "self.token_logp.sum(-1)", "self.token_logp.mean(-1)"),
     (
         "clip range turned round",
         "(1 - config.clip_low, 1 + config.clip_high)",

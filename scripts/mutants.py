@@ -37,7 +37,9 @@ def run_tests(tests: Iterable[str], folder: str) -> int:
     """pytest's exit code, in this process, with the package in `folder` first on the path."""
     sys.path.insert(0, folder)
     os.chdir(ROOT)
-    arguments = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "--tb=line", *tests]
+    # Where a test fails, pytest itself leaves a folder's listing open, and would end with that warning.
+    quiet = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
+    arguments = ["-x", "-q", *quiet, "--assert=plain", "--tb=line", *tests]
     with (Path(folder) / "log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         code = int(pytest.main(arguments))
     imported = Path(importlib.import_module("lastr1").__file__ or "")
