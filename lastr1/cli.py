@@ -21,7 +21,7 @@ NOT_USABLE = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDI
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 found wanting, 2 the user's mistake, 130 interrupted."""
+    """Exit code: 0 done, 1 found wanting, 2 the user's mistake, 130 interrupted, 141 nobody reads on."""
     # Read when torch is imported: two of its threads beside a busy simulator collapse unless idle ones sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(str(error), 2)
     except KeyboardInterrupt:
         return _complain("interrupted; the last checkpoint is whole", 130)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor may Python's own last flush complain
+        return 141
     except OSError as error:
         if error.errno in NO_SPACE:
             return _complain(f"no space left ({error}): free some, or choose another --out", 2)

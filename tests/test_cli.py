@@ -62,3 +62,13 @@ def test_as_a_process(tmp_path, complaint):
     assert done.returncode == 2
     assert done.stdout == ""
     assert "--lapo.clip-high" in complaint(done.stderr)
+
+
+def test_a_reader_that_has_seen_enough():
+    """`lastr1 train tabletop --help | head -1` ends without a word on standard error."""
+    code = "import sys; from lastr1.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "train", "tabletop", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        job.stdout.close()
+        assert job.stderr.read() == b""
+    assert job.returncode == 141
