@@ -4,7 +4,9 @@ Axes: T frames, H image rows, W image columns.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +46,28 @@ def choose(encoders: Encoders) -> tuple[str, Mapping[str, str]]:
     raise UserError(f"PyAV {av.__version__} has no encoder of {list(encoders)}: pip install --upgrade av")
 
 
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Take back what SVT-AV1 does as root: it gives its threads, and the one that opens it, real-time priority 99.
+
+    That starves simulators, a robot's loop and every process started from that thread later on.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, parameters, before = os.sched_getscheduler(0), os.sched_getparam(0), _threads()
+    try:
+        yield
+    finally:
+        for thread in [0, *_threads() - before]:
+            with suppress(OSError):  # it has ended meanwhile
+                os.sched_setscheduler(thread, policy, parameters)
+
+
+def _threads() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
 class VideoWriter:
     """An mp4 file (yuv420p) that grows frame by frame; sizes must be even, in pixels."""
 
@@ -60,6 +84,8 @@ class VideoWriter:
         self._file = av.open(str(path), "w", options={"movflags": "faststart"})
         self._stream = self._file.add_stream(self.codec, rate=self._rate, options=dict(options))
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+        with usual_priority():
+            self._stream.codec_context.open()
 
     def add(self, frames: Array) -> None:
         """Append uint8 RGB frames [T, H, W, 3]."""

@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,13 @@ def test_the_encoder_is_the_first_that_exists() -> None:
     assert choose(DATASET)[1]["g"] == "2"
     with pytest.raises(UserError, match=r"no encoder of \['libnothing'\]"):
         choose({"libnothing": {}})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_recording_leaves_every_thread_its_priority(tmp_path: Path) -> None:
+    """As root, SVT-AV1 would make itself and its caller real-time: other processes would stand still."""
+    usual = os.sched_getscheduler(0)
+    with VideoWriter(tmp_path / "a.mp4", height=64, width=64, rate=20, encoders=DATASET) as writer:
+        writer.add(np.zeros((9, 64, 64, 3), np.uint8))
+        threads = [int(name) for name in os.listdir("/proc/self/task")]
+        assert {os.sched_getscheduler(thread) for thread in threads} == {usual}
