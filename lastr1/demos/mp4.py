@@ -48,7 +48,7 @@ def choose(encoders: Encoders) -> tuple[str, Mapping[str, str]]:
 
 @contextmanager
 def usual_priority() -> Iterator[None]:
-    """Take back what SVT-AV1 does as root: it gives its threads, and the one that opens it, real-time priority 99.
+    """Take back what SVT-AV1 does as root: real-time priority 99 for its threads and the one that opens it.
 
     That starves simulators, a robot's loop and every process started from that thread later on.
     """
