@@ -176,9 +176,11 @@ class Buffers:
         return sum(len(self.streams[folder]) for folder in STREAMS.values())
 
     def draw(self, count: int, rng: np.random.Generator) -> Batch:
-        """`count` of the policy's own and `count` of a person's, uniformly with replacement.
+        """`count` of the policy's own and `count` of a person's, with replacement.
 
-        A stream that is empty gives none.
+        Of a person's, interventions and demonstrations are drawn equally often, however many there are: the
+        few interventions show what the policy gets wrong, and would drown among demonstrations.  An empty
+        stream gives none.
         """
         own, person = STREAMS.values()
         rows: list[Transition] = []
@@ -189,7 +191,8 @@ class Buffers:
 
     def _one(self, folders: tuple[str, ...], rng: np.random.Generator) -> Transition:
         while True:
-            paths = [path for folder in folders for path in self.streams[folder]]
+            filled = [paths for folder in folders if (paths := self.streams[folder])]
+            paths = filled[int(rng.integers(len(filled)))]
             try:
                 return read_transition(paths[int(rng.integers(len(paths)))])
             except FileNotFoundError:  # its episode was discarded a moment ago

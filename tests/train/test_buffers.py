@@ -96,6 +96,17 @@ def test_demonstrations_are_drawn_with_interventions_and_are_no_part_of_the_run(
     assert set(found.draw(16, np.random.default_rng(0)).reward) == {1.0, 2.0}
 
 
+def test_few_interventions_do_not_drown_among_demonstrations(tmp_path):
+    for index in range(40):
+        folder = tmp_path / "transitions" / "demonstration"
+        write_into(folder, Place(episode=0, index=index), transition(1, human=True))
+    write_transition(tmp_path, Place(episode=0, index=0), transition(2, human=True))
+    found = Buffers(tmp_path)
+    found.refresh()
+    rewards = found.draw(200, np.random.default_rng(0)).reward
+    assert 80 < (rewards == 2.0).sum() < 120  # 4.9 of 200 if all files were alike
+
+
 def test_an_empty_stream_gives_none(tmp_path):
     write_transition(tmp_path, Place(episode=0, index=0), transition())
     found = Buffers(tmp_path)
