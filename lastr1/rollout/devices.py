@@ -42,6 +42,15 @@ class Signals:
         """The person wants the controls."""
         return self.toggle or self.switch or any(abs(v) > 0.05 for v in self.move)
 
+    def then(self, later: "Signals") -> "Signals":
+        """Both, one after the other."""
+        return Signals(
+            move=later.move if any(later.move) else self.move,
+            toggle=self.toggle != later.toggle,
+            switch=self.switch != later.switch,
+            verdict=later.verdict or self.verdict,
+        )
+
 
 class Device(Protocol):
     """Something a hand is on."""
@@ -61,24 +70,29 @@ class Hand:
         self._prefixes = tuple(dict.fromkeys(prefix_of(dim.name)[0] for dim in spec.action))
         self._grip: dict[str, float] = {}
         self._until, self._arm = 0.0, 0
-        self._verdict: Verdict | None = None
+        self._said = Signals()
 
     def begin(self) -> None:
-        """Nothing is held over from the last episode."""
-        self._until, self._verdict = 0.0, None
-        self._grip = {}
+        """Nothing is held over from the last episode, nor from the time between."""
+        self._device.read()
+        self._said, self._until, self._grip = Signals(), 0.0, {}
 
     def act(self, observation: Observation, proposed: Floats) -> Floats | None:  # noqa: ARG002
         """The action [A] under the person's hand; None when it rests."""
-        said, now = self._hear(), self._clock()
+        self._hear()
+        said, now = self._said, self._clock()
+        self._said = Signals(verdict=said.verdict)
         if said.active:
             self._until = now + HELD
+        if now >= self._until or not self._grip:
+            # A person takes over the grippers as the policy last told them.
+            self._grip = {
+                prefix_of(dim.name)[0]: float(value > 0.5)
+                for dim, value in zip(self._spec.action, proposed, strict=True)
+                if dim.binary
+            }
         if now >= self._until:
-            self._grip = {}
             return None
-        if not self._grip:  # a person takes over the grippers as they are
-            opened = dict(zip((d.name for d in self._spec.state), observation.state.tolist(), strict=True))
-            self._grip = {p: float(opened[f"{p}gripper"] > 0.5) for p in self._prefixes}
         self._arm = (self._arm + said.switch) % len(self._prefixes)
         prefix = self._prefixes[self._arm]
         if said.toggle:
@@ -96,19 +110,18 @@ class Hand:
     def judge(self, outcome: Outcome) -> Verdict | None:
         """What the operator says; after the simulator has ended the episode, it waits for that."""
         self._hear()
-        while self._verdict is None and (outcome.terminated or outcome.truncated):
+        while self._said.verdict is None and (outcome.terminated or outcome.truncated):
             time.sleep(0.02)
             self._hear()
-        return self._verdict
+        return self._said.verdict
 
     def close(self) -> None:
         """Let go of the device."""
         self._device.close()
 
-    def _hear(self) -> Signals:
-        said = self._device.read()
-        self._verdict = said.verdict or self._verdict
-        return said
+    def _hear(self) -> None:
+        """Add what is said now to what the next action has to follow."""
+        self._said = self._said.then(self._device.read())
 
 
 def prefix_of(name: str) -> tuple[str, str]:
@@ -143,7 +156,7 @@ class Keyboard:
     def read(self) -> Signals:
         """Every key since the last look."""
         ready, _, _ = select.select([self._handle], [], [], 0.0)
-        return understood(os.read(self._handle, 64).decode(errors="ignore") if ready else "")
+        return understood(os.read(self._handle, 4096).decode(errors="ignore") if ready else "")
 
     def close(self) -> None:
         """The terminal as it was."""

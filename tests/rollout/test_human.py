@@ -12,6 +12,7 @@ from lastr1.config import EnvConfig, InteractiveConfig
 from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.expert import TabletopExpert
+from lastr1.envs.libero_stack import libero_spec
 from lastr1.envs.tabletop import TabletopEnv, robot
 from lastr1.rollout.devices import HELD, Hand, Keyboard, Signals, make_human, understood
 from lastr1.rollout.human import Nobody, ScriptedHuman
@@ -69,7 +70,7 @@ def test_nobody_takes_the_simulators_word():
 
 
 class Script:
-    """A device that says what it was told to."""
+    """A device that says what it was told to; first, what was said before the episode."""
 
     def __init__(self, *said):
         self.said = list(said)
@@ -88,12 +89,12 @@ def seen(spec, **values):
 
 def test_a_hand_takes_over_and_rests():
     spec, now = robot(dual=False, size=16), [0.0]
-    hand = Hand(spec, Script(Signals(), Signals(move=(0.5, 0, 0, 0, 0, 0))), clock=lambda: now[0])
+    hand = Hand(spec, Script(Signals(), Signals(), Signals(move=(0.5, 0, 0, 0, 0, 0))), clock=lambda: now[0])
     hand.begin()
-    view = seen(spec, gripper=0.9)
-    assert hand.act(view, spec.hold) is None
+    view, opening = seen(spec), np.array([0, 0, 0, 1.0])
+    assert hand.act(view, opening) is None
     # the gripper stays as it is until it is told otherwise
-    np.testing.assert_allclose(hand.act(view, spec.hold), [0.5, 0, 0, 1])
+    np.testing.assert_allclose(hand.act(view, opening), [0.5, 0, 0, 1])
     np.testing.assert_allclose(hand.act(view, spec.hold), [0, 0, 0, 1])
     now[0] = HELD + 0.01
     assert hand.act(view, spec.hold) is None
@@ -103,11 +104,13 @@ def test_one_arm_at_a_time():
     spec = robot(dual=True, size=16)
     push_z = (0.0, 0.0, -1.0, 0.0, 0.0, 0.0)
     hand = Hand(
-        spec, Script(Signals(move=push_z, toggle=True), Signals(move=push_z, switch=True)), clock=lambda: 0.0
+        spec,
+        Script(Signals(), Signals(move=push_z, toggle=True), Signals(move=push_z, switch=True)),
+        clock=lambda: 0.0,
     )
     hand.begin()
-    view = seen(spec, left_gripper=1.0, right_gripper=1.0)
-    np.testing.assert_allclose(hand.act(view, spec.hold), [0, 0, -1, 0, 0, 0, 0, 1])
+    view, opening = seen(spec), np.array([0, 0, 0, 1.0, 0, 0, 0, 1.0])
+    np.testing.assert_allclose(hand.act(view, opening), [0, 0, -1, 0, 0, 0, 0, 1])
     np.testing.assert_allclose(hand.act(view, spec.hold), [0, 0, 0, 0, 0, 0, -1, 1])
 
 
@@ -116,13 +119,49 @@ def test_the_operator_confirms():
     view = seen(spec)
     over = Outcome(observation=view, reward=1, terminated=True, truncated=False, steps=1)
     going = replace(over, terminated=False)
-    hand = Hand(spec, Script(Signals(), Signals(), Signals(verdict="failure")), clock=lambda: 0.0)
+    hand = Hand(spec, Script(Signals(), Signals(), Signals(), Signals(verdict="failure")), clock=lambda: 0.0)
     hand.begin()
     assert hand.judge(going) is None
     # the simulator says it is solved: it waits for the operator, who says otherwise
     assert hand.judge(over) == "failure"
     hand.begin()
     assert hand.judge(going) is None
+
+
+def test_what_is_said_while_a_control_step_is_played_counts_in_the_next():
+    """At the robot's rate nearly everything is typed then, and it is `judge` that reads it first."""
+    spec = robot(dual=False, size=16)
+    view = seen(spec)
+    going = Outcome(observation=view, reward=0, terminated=False, truncated=False, steps=1)
+    typed = Signals(move=(0, -1.0, 0, 0, 0, 0), toggle=True)
+    hand = Hand(spec, Script(Signals(), typed, Signals()), clock=lambda: 0.0)
+    hand.begin()
+    assert hand.judge(going) is None
+    np.testing.assert_allclose(hand.act(view, np.array([0, 0, 0, 1.0])), [0, -1, 0, 0])
+    # once
+    np.testing.assert_allclose(hand.act(view, spec.hold), [0, 0, 0, 0])
+
+
+def test_what_is_said_between_episodes_judges_none():
+    spec = robot(dual=False, size=16)
+    going = Outcome(observation=seen(spec), reward=0, terminated=False, truncated=False, steps=1)
+    hand = Hand(spec, Script(Signals(verdict="success")), clock=lambda: 0.0)
+    hand.begin()
+    assert hand.judge(going) is None
+
+
+def test_a_hand_on_libero_keeps_the_gripper_as_the_policy_last_told_it():
+    """LIBERO's state says where the fingers are, which something between them keeps apart."""
+    spec, now = libero_spec(), [0.0]
+    said = [Signals(), Signals(), Signals(move=(0, 0, 1.0, 0, 0, 0)), Signals()]
+    hand = Hand(spec, Script(*said), clock=lambda: now[0])
+    hand.begin()
+    view, closing = seen(spec, left_finger=0.03, right_finger=-0.03), np.zeros(7)
+    assert hand.act(view, closing) is None
+    opening = np.array([0, 0, 0, 0, 0, 0, 1.0])
+    np.testing.assert_allclose(hand.act(view, opening), [0, 0, 1, 0, 0, 0, 0])
+    now[0] = HELD + 0.01
+    assert hand.act(view, opening) is None
 
 
 def test_keys():
