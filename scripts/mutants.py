@@ -14,13 +14,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from mutant_table import MUTANTS, TESTS, Mutant
 
+T, R = TypeVar("T"), TypeVar("R")
 ROOT = Path(__file__).resolve().parents[1]
 OK, FAILED = int(pytest.ExitCode.OK), int(pytest.ExitCode.TESTS_FAILED)
 
@@ -39,7 +43,7 @@ def run_tests(tests: Iterable[str], folder: str) -> int:
     os.chdir(ROOT)
     # Where a test fails, pytest itself leaves a folder's listing open, and would end with that warning.
     quiet = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
-    arguments = ["-x", "-q", *quiet, "--assert=plain", "--tb=line", *tests]
+    arguments = ["-x", "-q", "-m", "not slow", *quiet, "--assert=plain", "--tb=line", *tests]
     with (Path(folder) / "log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         code = int(pytest.main(arguments))
     imported = Path(importlib.import_module("lastr1").__file__ or "")
@@ -69,6 +73,15 @@ def baseline(file: str) -> int:
         return run_tests(TESTS[file], folder)
 
 
+def apart(check: Callable[[T], R], given: T) -> R:
+    """What `check` returns in a forked process of its own, which may have children (a Pool's may not).
+
+    torch is imported once here, the package under test only there.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
+        return process.submit(check, given).result()
+
+
 def main(words: list[str]) -> int:
     """The exit code; one line per fault."""
     start = time.perf_counter()
@@ -77,7 +90,6 @@ def main(words: list[str]) -> int:
         print(f"left out {file}: no {' '.join(TESTS[file])} yet")
     chosen = [m for m in MUTANTS if not words or any(w in m.name or w in m.file for w in words)]
     chosen = [m for m in chosen if m.file not in absent]
-    # Forked workers, one per fault: torch is imported once here, the package under test only in the worker.
     for module in (
         "transformers.models.qwen3_vl.modeling_qwen3_vl",
         "torch.testing",
@@ -87,15 +99,14 @@ def main(words: list[str]) -> int:
         "numpy",
     ):
         importlib.import_module(module)
-    context = multiprocessing.get_context("fork")
     bad = 0
-    with context.Pool(2, maxtasksperchild=1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         files = sorted({m.file for m in chosen})
-        for file, code in zip(files, pool.imap(baseline, files, chunksize=1), strict=True):
+        for file, code in zip(files, pool.map(partial(apart, baseline), files), strict=True):
             if code != OK:
                 print(f"{file}: its tests fail without a fault (pytest ended with {code})")
                 return 1
-        for mutant, result in zip(chosen, pool.imap(verdict, chosen, chunksize=1), strict=True):
+        for mutant, result in zip(chosen, pool.map(partial(apart, verdict), chosen), strict=True):
             bad += result != "caught"
             print(f"{result:9} {mutant.file:20} {mutant.name}", flush=True)
     print(f"{len(chosen) - bad} of {len(chosen)} faults caught in {time.perf_counter() - start:.0f} s")

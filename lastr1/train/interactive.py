@@ -143,7 +143,7 @@ def _learn(
         while True:
             playing = robot.playing()  # before the look: what a finished actor wrote last is seen
             _look(buffers, tally, bar)
-            if not _may_update(job, len(buffers), step, playing=playing):
+            if not may_update(job, len(buffers), step, playing=playing):
                 if not playing:
                     break
                 time.sleep(POLL)
@@ -175,7 +175,7 @@ def _look(buffers: Buffers, tally: "Tally", bar: Track) -> None:
         bar.advance(tally.line())
 
 
-def _may_update(job: InteractiveConfig, count: int, step: int, *, playing: bool) -> bool:
+def may_update(job: InteractiveConfig, count: int, step: int, *, playing: bool) -> bool:
     """Without a ratio: as long as the robot plays; with one: as many as the transitions are worth."""
     if count < max(1, job.start_after):
         return False

@@ -24,7 +24,7 @@ from lastr1.train import run
 from lastr1.train.actor import Actor, Shared, due, freeze, publish, reward
 from lastr1.train.buffers import Buffers, read_all, read_transition
 from lastr1.train.guided import InteractiveLearner
-from lastr1.train.interactive import Tally
+from lastr1.train.interactive import Tally, may_update
 from lastr1.train.metrics import read_metrics
 
 JOB = [
@@ -141,6 +141,16 @@ def test_rewards_and_ratio():
     assert reward(job, 8, success=False) == pytest.approx(-0.4)
     assert reward(job, 3, success=True) == pytest.approx(9.85)
     assert [due(job, n) for n in (0, 10, 11, 12, 20)] == [0, 0, 0, 1, 5]
+
+
+def test_when_an_update_may_come():
+    free, tied = (InteractiveConfig(start_after=10, updates_per_transition=ratio) for ratio in (0.0, 0.5))
+    for job in (free, tied):
+        assert not may_update(job, 9, 0, playing=True)
+    assert may_update(free, 10, 99, playing=True)
+    assert not may_update(free, 10, 0, playing=False)
+    # 14 transitions are worth two updates, also when the robot has stopped
+    assert [may_update(tied, 14, step, playing=False) for step in range(4)] == [True, True, False, False]
 
 
 def test_tally(play):
