@@ -1,10 +1,9 @@
 """The job `lastr1 drive`: a robot, a policy server, and the control loop between them.  Torch-free."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -12,10 +11,11 @@ from typing import Literal
 import numpy as np
 
 from lastr1.config import Config, DriveConfig, RobotConfig
+from lastr1.serve.access import stored_key
 from lastr1.serve.client import PolicyClient, PolicyLost
-from lastr1.serve.robot import Clock, FakeRobot, Robot, RobotLost
-from lastr1.serve.runtime import BackgroundThinker, ControlStep, Driven, Loop, SystemClock, Thinker
-from lastr1.types import UserError
+from lastr1.serve.robot import CameraLost, Clock, FakeRobot, Robot, RobotLost
+from lastr1.serve.runtime import BackgroundThinker, ControlStep, Driven, Loop, Policy, SystemClock
+from lastr1.types import Observation, UserError
 
 RobotKind = Literal["fake", "franka"]
 CONNECT_S = 5.0
@@ -33,13 +33,9 @@ def drive(config: Config, server: str, kind: RobotKind, out: Path) -> list[str]:
     clock = SystemClock()
     robot = make_robot(kind, config.robot, clock)
     try:
-        with _connected(server) as policy, _terminated_as_interrupted():
+        with _connected(server, stored_key(config.serve)) as policy, _terminated_as_interrupted():
             policy.match(robot.spec)
-            thinker = BackgroundThinker(policy, config.drive.deadline)
-            try:
-                return _episodes(robot, thinker, clock, config.drive, out)
-            finally:
-                thinker.close()
+            return _episodes(robot, policy, clock, config.drive, out)
     except RobotLost as error:
         raise UserError(f"the robot stopped: {error}; look at it before you start again") from None
     finally:
@@ -56,9 +52,9 @@ def make_robot(kind: RobotKind, config: RobotConfig, clock: Clock) -> Robot:
 
 
 @contextmanager
-def _connected(server: str) -> Iterator[PolicyClient]:
+def _connected(server: str, api_key: str) -> Iterator[PolicyClient]:
     try:
-        policy = PolicyClient(server, timeout_s=CONNECT_S, api_key=os.environ.get("LASTR1_API_KEY", ""))
+        policy = PolicyClient(server, timeout_s=CONNECT_S, api_key=api_key)
     except PolicyLost as error:
         raise UserError(f"no policy server ({error}): start lastr1 serve, or set --server") from None
     with policy:
@@ -79,52 +75,76 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _episodes(robot: Robot, thinker: Thinker, clock: Clock, config: DriveConfig, out: Path) -> list[str]:
-    from lastr1.demos.dataset import Demonstration
-    from lastr1.demos.lerobot_writer import write_recording
-    from lastr1.serve.record import Log, Recorder
+def _episodes(robot: Robot, policy: Policy, clock: Clock, config: DriveConfig, out: Path) -> list[str]:
+    from lastr1.serve.record import Log
 
     lines: list[str] = []
-    log = Log(out / "drive.jsonl")
+    with closing(Log(out / "drive.jsonl")) as log:
+
+        def episode(*listeners: Callable[[ControlStep], None]) -> None:
+            driven = _one(robot, policy, clock, config, (log.hear, *listeners))
+            lines.append(f"episode {len(lines)}: {summary(driven, robot.spec.rate)}")
+
+        if config.record:
+            _record(robot, config, out / "episodes", episode)
+            return [*lines, f"episodes in {out / 'episodes'}"]
+        for _ in range(config.episodes):
+            episode()
+        return lines
+
+
+def _record(robot: Robot, config: DriveConfig, folder: Path, episode: Callable[..., None]) -> None:
+    """Episodes as a dataset; one that is broken off is left out, and those before it are kept."""
+    from lastr1.demos.dataset import Demonstration
+    from lastr1.demos.lerobot_writer import write_recording
+    from lastr1.serve.record import Recorder
+
+    broken: list[BaseException] = []
 
     def demonstrations() -> Iterator[Demonstration]:
         for _ in range(config.episodes):
             recorder = Recorder()
-            driven = _one(robot, thinker, clock, config, (log.hear, recorder.hear))
-            success = _asked_success()
-            lines.append(f"episode {len(lines)}: {summary(driven, robot.spec.rate)}")
-            yield recorder.demonstration(robot.observe(), instruction=config.instruction, success=success)
+            try:
+                episode(recorder.hear)
+                success = _asked_success()
+            except (RobotLost, KeyboardInterrupt) as error:
+                broken.append(error)
+                return
+            if recorder.seen:
+                last = _last_look(robot)
+                yield recorder.demonstration(last, instruction=config.instruction, success=success)
 
     try:
-        if config.record:
-            write_recording(
-                out / "episodes",
-                demonstrations(),
-                spec=robot.spec,
-                tasks=(config.instruction,),
-                images="video",
-            )
-            return [*lines, f"episodes in {out / 'episodes'}"]
-        for _ in range(config.episodes):
-            driven = _one(robot, thinker, clock, config, (log.hear,))
-            lines.append(f"episode {len(lines)}: {summary(driven, robot.spec.rate)}")
-        return lines
+        write_recording(
+            folder, demonstrations(), spec=robot.spec, tasks=(config.instruction,), images="video"
+        )
     finally:
-        log.close()
+        if broken:
+            raise broken[0]
 
 
 def _one(
     robot: Robot,
-    thinker: Thinker,
+    policy: Policy,
     clock: Clock,
     config: DriveConfig,
     listeners: tuple[Callable[[ControlStep], None], ...],
 ) -> Driven:
+    """One episode, with a thinker of its own: what is decided at its end is not played in the next."""
+
     def listen(step: ControlStep) -> None:
         for hear in listeners:
             hear(step)
 
-    return Loop(robot, thinker, clock, config).run(listen)
+    with closing(BackgroundThinker(policy, config.deadline)) as thinker:
+        return Loop(robot, thinker, clock, config).run(listen)
+
+
+def _last_look(robot: Robot) -> Observation | None:
+    try:
+        return robot.observe()
+    except CameraLost:
+        return None
 
 
 def _asked_success() -> bool:

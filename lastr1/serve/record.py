@@ -17,23 +17,24 @@ class Recorder:
     """One episode: what was seen, and the actions that were executed (not those that were wanted)."""
 
     def __init__(self) -> None:
-        self._seen: list[Observation] = []
+        self.seen: list[Observation] = []
+        """before every control step so far; empty as long as a camera was dark from the beginning"""
         self._actions: list[Floats] = []
 
     def hear(self, step: ControlStep) -> None:
         """A control step; where a camera was dark, the last view stands (before the first: nothing)."""
-        if step.observation is None and not self._seen:
+        if step.observation is None and not self.seen:
             return
-        self._seen.append(self._seen[-1] if step.observation is None else step.observation)
+        self.seen.append(step.observation or self.seen[-1])
         self._actions.append(step.executed.action)
 
-    def demonstration(self, last: Observation, *, instruction: str, success: bool) -> Demonstration:
-        """The episode; `last` is what was seen after its last control step."""
-        seen = [*self._seen, last]
+    def demonstration(self, last: Observation | None, *, instruction: str, success: bool) -> Demonstration:
+        """The episode; `last` is what was seen after its last control step (None: a camera was dark)."""
+        seen = [*self.seen, last or self.seen[-1]]
         return Demonstration(
             task=0,
             instruction=instruction,
-            frames={camera: np.stack([o.images[camera] for o in seen]) for camera in last.images},
+            frames={camera: np.stack([o.images[camera] for o in seen]) for camera in seen[0].images},
             states=np.stack([o.state for o in seen]),
             actions=np.stack(self._actions),
             success=success,

@@ -12,10 +12,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.killed import ROOT
 from lastr1.cli import main
-from lastr1.config import RobotConfig
+from lastr1.config import DriveConfig, RobotConfig
 from lastr1.serve.cameras import fit, open_cameras
-from lastr1.serve.robot import CameraLost
-from lastr1.types import UserError
+from lastr1.serve.drive import _episodes
+from lastr1.serve.robot import CameraLost, Dark, FakeRobot, RobotLost
+from lastr1.types import ActionChunk, UserError
 
 FAKE = ["drive", "franka", "--robot.cameras", "front=pattern", "--robot.image", "96", "96"]
 SAY = ["--drive.instruction", "circle"]
@@ -59,14 +60,82 @@ def test_it_has_to_be_told_what_to_do(refused):
     assert "--drive.instruction" in refused(*FAKE)
 
 
-# ----------------------------------------------------------------------------------------------- cameras
+# ------------------------------------------------------------------------------------- between episodes
 
 
 class Clock:
+    """Passes only while somebody waits."""
+
     time = 0.0
 
     def now(self):
         return self.time
+
+    def wait_until(self, moment):
+        self.time = max(self.time, moment)
+
+
+class Still:
+    """A policy that decides at once, and not to move."""
+
+    connected = True
+
+    def decide(self, observation, deadline_s):
+        return ActionChunk(actions=np.array([[0, 0, 0, 0, 0, 0, 1]] * 8, np.float32))
+
+
+STATION = RobotConfig(hosts=("fake",), cameras=("front=pattern",), image=(96, 96))
+BRIEF = DriveConfig(instruction="wait", seconds=0.05, episodes=2)
+
+
+def test_a_decision_of_one_episode_is_not_played_in_the_next(tmp_path):
+    """Each is over after the control step that asks: the answer comes when nobody waits for it."""
+    clock = Clock()
+    lines = _episodes(FakeRobot(STATION, clock), Still(), clock, BRIEF, tmp_path)
+    assert [line.partition("time): ")[2].partition(";")[0] for line in lines] == ["1 thinking"] * 2
+
+
+def recorded(folder):
+    return json.loads((folder / "episodes" / "meta" / "info.json").read_text())
+
+
+def test_an_episode_that_ends_in_the_dark_is_recorded(tmp_path):
+    clock = Clock()
+    robot = FakeRobot(STATION, clock, dark=(Dark(camera="front", since=0.29, until=99.0),))
+    config = DriveConfig(instruction="wait", seconds=60.0, patience=0.5, episodes=2, record=True)
+    lines = _episodes(robot, Still(), clock, config, tmp_path)
+    assert "ended by patience" in lines[0]
+    # of the second nothing was seen at all
+    assert recorded(tmp_path)["total_episodes"] == 1
+    assert recorded(tmp_path)["total_frames"] == 5 + 10 + 1
+
+
+class Tired(FakeRobot):
+    """Obeys for a while."""
+
+    left = 40
+
+    def command(self, action):
+        self.left -= 1
+        if self.left < 0:
+            raise RobotLost("reflex")
+        return super().command(action)
+
+
+def test_an_episode_that_is_broken_off_takes_none_with_it(tmp_path):
+    clock = Clock()
+    config = DriveConfig(instruction="wait", seconds=0.5, episodes=3, record=True)
+    with pytest.raises(RobotLost):
+        _episodes(Tired(STATION, clock), Still(), clock, config, tmp_path)
+    assert recorded(tmp_path)["total_episodes"] == 1
+
+
+def test_the_key_is_read_from_a_file(refused, tmp_path):
+    key = tmp_path / "key"
+    assert "write the key on one line" in refused(*FAKE, *SAY, "--serve.api-key-file", key)
+
+
+# ----------------------------------------------------------------------------------------------- cameras
 
 
 def test_a_camera_that_ends_is_lost(tmp_path):
