@@ -45,8 +45,8 @@ types: setup ## mypy --strict
 imports: setup ## the layers of the package
 	.venv/bin/lint-imports --no-cache
 
-test: setup ## every test, slow ones too
-	$(PYTHON) -m pytest
+test: setup ## every test, slow ones too, some at a time
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 demo: setup ## warm-up, LAPO, evaluation and report on the embedded world
 	.venv/bin/lastr1 demo
