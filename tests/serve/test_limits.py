@@ -236,8 +236,8 @@ def test_the_auditor_sees_every_kind_of_violation():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [ONE_ARM, TWO_ARMS], ids=["one arm", "two arms"])
-def test_a_hundred_thousand_adversarial_actions(config):
-    record = attack(config, 50_000, seed=1)
+def test_many_adversarial_actions(config):
+    record = attack(config, 10_000, seed=1)  # a million: benchmarks.limits
     assert violations(record, config) == dict.fromkeys(violations(record, config), 0)
     assert np.all((record.joints > JOINT_LOW) & (record.joints < JOINT_HIGH))
     assert len(ATTACKS) == 12
