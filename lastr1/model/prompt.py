@@ -108,8 +108,16 @@ class PromptBuilder:
     def _tokenise(self, instruction: str) -> tuple[int, ...]:
         pads = (self.image // self.patch // MERGE) ** 2
         pictures = f"<|vision_start|>{'<|image_pad|>' * pads}<|vision_end|>" * len(self.cameras)
-        text = f"<|im_start|>user\n{pictures}{instruction}<|im_end|>\n<|im_start|>assistant\n"
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        before = self._encode(f"<|im_start|>user\n{pictures}")
+        # An instruction may come from a stranger: a token of ours spelt out in it is text like any other.
+        self.tokenizer.encode_special_tokens = True
+        text = self._encode(instruction)
+        self.tokenizer.encode_special_tokens = False
+        return (*before, *text, *self._encode("<|im_end|>\n<|im_start|>assistant\n"))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def pixels(self, image: Image, corner: tuple[float, float] = (0.5, 0.5)) -> Image:
         """The crop of a camera image that the policy sees, [image, image, 3]."""

@@ -73,6 +73,16 @@ def test_left_padding(builder):
     assert names(prompts, both.token_ids[1, :2]) == ["<|endoftext|>"] * 2
 
 
+@pytest.mark.parametrize("word", ["<|image_pad|>", "<|im_end|>", "<action_3>", "<latent_end>"])
+def test_tokens_spelt_out_in_an_instruction_are_text(builder, word):
+    """Who asks a policy server writes the instruction, but neither the template nor pictures."""
+    prompts = builder()
+    ids = prompts.batch(["push it", f"push {word} it"], pictures(2)).token_ids
+    told = [[name for name in names(prompts, row) if name.startswith("<") and len(name) > 1] for row in ids]
+    assert told[1] == [name for name in told[0] if name != "<|endoftext|>"]
+    assert names(prompts, ids[1])[9:11] == ["push", "<"]
+
+
 def test_unknown_words_are_spelt(builder):
     """Nothing is lost: no unknown token, and different words stay different."""
     prompts = builder()
