@@ -30,6 +30,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 START = "lastr1.start"
 """our own column of `meta/episodes`: the `Start` of an episode as JSON, empty where it is not known"""
+SUCCESS = "next.success"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
@@ -115,6 +116,15 @@ class Dataset:
     def all_states(self) -> Floats:
         """[N, S], the rows of `all_actions`."""
         return self._all("state", len(self.robot.state))
+
+    def failures(self) -> frozenset[int]:
+        """Episodes whose last row denies success (no demonstrations); none where the dataset does not say."""
+        found = set()
+        for path in sorted({episode.data for episode in self.episodes}):
+            for number, table in split(path, ["episode_index", SUCCESS]):
+                if SUCCESS in table.column_names and table[SUCCESS][-1].as_py() is False:
+                    found.add(number)
+        return frozenset(found)
 
     def _all(self, name: str, size: int) -> Floats:
         key = self.vectors[name]

@@ -1,7 +1,7 @@
 """What every job needs before it starts: the pool, the policy, the demonstrations, a directory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from lastr1.config import EVERY_WEIGHT, AdapterConfig, Config, PolicyConfig
 from lastr1.demos import stats
 from lastr1.demos.dataset import Demonstration, DemonstrationSet, choose_per_task
 from lastr1.demos.lerobot import open_recording
-from lastr1.demos.source import fitting, is_hdf5, matching_tasks
+from lastr1.demos.source import Source, fitting, is_hdf5, matching_tasks
 from lastr1.envs import make_env
 from lastr1.envs.pool import EnvPool
 from lastr1.knobs import differences, from_dict, to_dict
@@ -145,14 +145,30 @@ def load_demonstrations(
 
 
 def _recorded(config: Config, path: Path, spec: RobotSpec, tasks: tuple[str, ...]) -> Iterator[Demonstration]:
-    source = fitting(open_recording(path), spec, config.env.suite)
+    data = open_recording(path)
+    source = fitting(data, spec, config.env.suite)
     matching = matching_tasks(source, tasks, config.env.suite, config.env.tasks, replayed=False)
-    of_suite = [i for i, e in enumerate(source.episodes) if e.task in matching]
+    of_suite = _successes(source, data.failures(), matching)
     found = [matching[source.episodes[i].task] for i in of_suite]
     wanted = choose_per_task(found, count=config.collect.episodes, seed=config.seed)
     for demo in source.demonstrations([of_suite[i] for i in wanted]):
         task = matching[demo.task]
         yield replace(demo, task=task, instruction=tasks[task])
+
+
+def _successes(source: Source, failures: Collection[int], matching: Collection[int]) -> list[int]:
+    """Episodes of the matching tasks that did not fail; `UserError` when a task has none left."""
+    shown = [i for i, episode in enumerate(source.episodes) if episode.task in matching]
+    left = [i for i in shown if i not in failures]
+    lost = {source.episodes[i].task for i in shown} - {source.episodes[i].task for i in left}
+    if lost:
+        raise UserError(
+            f"{source.root}: every episode of {source.tasks[min(lost)]!r} ends without success: record one "
+            f"that succeeds, or choose other --env.tasks"
+        )
+    if len(left) < len(shown):
+        say(f"{source.root}: {len(shown) - len(left)} of {len(shown)} episodes end without success: left out")
+    return left
 
 
 def played_again(config: Config, source: Path) -> Iterator[Demonstration]:

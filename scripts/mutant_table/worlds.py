@@ -3,6 +3,7 @@
 from mutant_table.fault import faults
 
 TESTS = {
+    "demos/lerobot.py": ["tests/demos/test_lerobot_success.py"],
     "demos/libero_raw.py": ["tests/demos/test_hdf5.py"],
     "demos/hdf5.py": ["tests/demos/test_hdf5.py"],
     "demos/cache.py": ["tests/demos/test_cache.py"],
@@ -11,6 +12,11 @@ TESTS = {
 }
 
 MUTANTS = [
+    *faults(
+        "demos/lerobot.py",
+        ("episodes that do not say have failed", ".as_py() is False", ".as_py() is not True"),
+        ("the first row decides", "table[SUCCESS][-1]", "table[SUCCESS][0]"),
+    ),
     *faults(
         "demos/libero_raw.py",
         ("gripper command taken for an open fraction", "(1.0 - np.clip(command, 0.0, 1.0))", "command"),
