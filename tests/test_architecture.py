@@ -95,7 +95,7 @@ def _processor_seconds() -> float:
 # ------------------------------------------------------------------------------------------------ files
 
 
-@pytest.mark.parametrize("path", files("lastr1", "tests", "scripts", "benchmarks"), ids=name)
+@pytest.mark.parametrize("path", files("lastr1", "tests", "scripts", "benchmarks", "plugins"), ids=name)
 def test_files_are_short(path: Path):
     assert len(path.read_text().splitlines()) <= LONGEST
 
