@@ -185,18 +185,18 @@ class Buffers:
         own, person = STREAMS.values()
         rows: list[Transition] = []
         for folders in ((own,), (person, DEMONSTRATIONS)):
-            some = any(self.streams[folder] for folder in folders)
-            rows += [self._one(folders, rng) for _ in range(count if some else 0)]
+            rows += [row for _ in range(count) if (row := self._one(folders, rng)) is not None]
         return Batch.stack(rows)
 
-    def _one(self, folders: tuple[str, ...], rng: np.random.Generator) -> Transition:
-        while True:
-            filled = [paths for folder in folders if (paths := self.streams[folder])]
+    def _one(self, folders: tuple[str, ...], rng: np.random.Generator) -> Transition | None:
+        while filled := [paths for folder in folders if (paths := self.streams[folder])]:
             paths = filled[int(rng.integers(len(filled)))]
+            path = paths[int(rng.integers(len(paths)))]
             try:
-                return read_transition(paths[int(rng.integers(len(paths)))])
+                return read_transition(path)
             except FileNotFoundError:  # its episode was discarded a moment ago
-                self.refresh()
+                paths.remove(path)
+        return None
 
 
 def read_all(paths: Iterable[Path]) -> list[tuple[int, Transition]]:

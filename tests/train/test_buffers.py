@@ -127,6 +127,18 @@ def test_a_discarded_episode_is_gone_also_from_a_buffer_that_knew_it(tmp_path):
     assert {row.reward for _, row in read_all(new)} == {9.0}
 
 
+def test_what_was_discarded_since_the_last_look_leaves_the_rest_to_be_drawn_and_counted(tmp_path):
+    """Of a person's there was that episode alone; what came meanwhile is new at the next look."""
+    write_transition(tmp_path, Place(episode=0, index=0), transition(1, human=True))
+    write_transition(tmp_path, Place(episode=1, index=0), transition(2))
+    found = Buffers(tmp_path)
+    found.refresh()
+    discard_episode(tmp_path, 0)
+    write_transition(tmp_path, Place(episode=2, index=0), transition(3))
+    assert set(found.draw(4, np.random.default_rng(0)).reward) == {2.0}
+    assert [row.reward for _, row in read_all(found.refresh())] == [3.0]
+
+
 def test_damage_is_named_and_objects_are_refused(tmp_path):
     path = write_transition(tmp_path, Place(episode=0, index=0), transition())
     path.write_bytes(path.read_bytes()[:200])
