@@ -1,4 +1,4 @@
-"""How often LIBERO's scripted experts succeed, task by task: the tables of docs/EXPERTS.md.
+"""How often the scripted experts succeed, task by task: the tables of docs/EXPERTS.md.
 
     python -m benchmarks.experts --suites libero_goal --states 10
 
@@ -11,9 +11,11 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from lastr1.envs import planner_of
 from lastr1.envs.base import Start
+from lastr1.envs.dualarm import SUITE as DUALARM
+from lastr1.envs.dualarm import DualArmEnv
 from lastr1.envs.libero import CAPS, LiberoEnv
-from lastr1.envs.libero_expert import LiberoExpert
 from lastr1.train.evaluate import wilson
 
 PAPER = {"libero_spatial": 109, "libero_object": 137, "libero_goal": 106, "libero_10": 205}
@@ -34,7 +36,7 @@ class Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--suites", nargs="+", choices=tuple(CAPS), default=list(PAPER))
+    parser.add_argument("--suites", nargs="+", choices=(*CAPS, DUALARM), default=list(PAPER))
     parser.add_argument("--tasks", type=int, nargs="*", help="only these tasks")
     parser.add_argument("--states", type=int, default=10, help="stored states per task")
     asked = parser.parse_args()
@@ -49,7 +51,7 @@ def spread(count: int, stored: int) -> list[int]:
 
 def measure(suite: str, tasks: list[int] | None, count: int) -> None:
     """Print one suite's table (Markdown) as its rows come in."""
-    env = LiberoEnv(suite, image=64)
+    env = DualArmEnv(image=64) if suite == DUALARM else LiberoEnv(suite, image=64)
     begun = time.perf_counter()
     print(f"\n| {suite} | success | 95% interval | median steps | states failed |\n|---|---|---|---|---|")
     rows = []
@@ -70,8 +72,8 @@ def measure(suite: str, tasks: list[int] | None, count: int) -> None:
     env.close()
 
 
-def play(env: LiberoEnv, task: int, states: list[int]) -> Tally:
-    expert = LiberoExpert(env)
+def play(env: LiberoEnv | DualArmEnv, task: int, states: list[int]) -> Tally:
+    expert = planner_of(env)
     plans = {state: expert.plan(Start(task=task, state=state)) for state in states}
     return Tally(
         task=env.tasks[task],

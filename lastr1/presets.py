@@ -154,6 +154,22 @@ _LIBERO_SMALL = replace(
 )
 """LIBERO for a million weights on processors; pictures are smaller and plainer than the protocol's."""
 
+DUALARM = replace(
+    _LIBERO,
+    name="dualarm",
+    env=replace(_LIBERO.env, suite="dualarm"),
+    collect=CollectConfig(episodes=30),
+)
+"""Two simulated Franka arms, three cameras; as many demonstrations as the paper's real two-arm tasks have."""
+
+DUALARM_SMALL = replace(
+    _LIBERO_SMALL,
+    name="dualarm_small",
+    env=replace(_LIBERO_SMALL.env, suite="dualarm", image=96),
+    policy=replace(_LIBERO_SMALL.policy, crop=1.0),  # hands and their surroundings fill the pictures
+)
+"""The same for a million weights on processors, from one demonstration per task."""
+
 _VARIANTS = {
     "action_only": (0, 2),
     **{f"length_{n}": (1, n) for n in (1, 2, 4, 8)},
@@ -225,6 +241,8 @@ RECIPES: dict[str, Config] = {
     "tabletop_dual_interactive": TABLETOP_DUAL_INTERACTIVE,
     **_with_variants(_SUITES[0]),
     **{suite.name: suite for suite in [*_SUITES[1:], *_SMALL_SUITES]},
+    "dualarm": DUALARM,
+    "dualarm_small": DUALARM_SMALL,
     "franka": FRANKA,
     "franka_dual": FRANKA_DUAL,
 }

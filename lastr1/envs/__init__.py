@@ -7,10 +7,14 @@ import numpy as np
 
 from lastr1.config import EnvConfig
 from lastr1.envs.base import Env, Recording, Start
+from lastr1.envs.dualarm import SUITE as DUALARM
+from lastr1.envs.dualarm import DualArmEnv
+from lastr1.envs.dualarm_expert import DualArmExpert
 from lastr1.envs.expert import TabletopExpert, collect_episode
 from lastr1.envs.libero import CAPS as LIBERO_SUITES
 from lastr1.envs.libero import LiberoEnv
 from lastr1.envs.libero_expert import LiberoExpert
+from lastr1.envs.stepped import Planner
 from lastr1.envs.tabletop import TabletopEnv
 from lastr1.envs.tabletop_tasks import SUITES as TABLETOP_SUITES
 from lastr1.types import UserError
@@ -28,8 +32,10 @@ def make_env(config: EnvConfig) -> Env:
             released_init_patch=config.released_init_patch,
             render=config.render,
         )
+    elif config.suite == DUALARM:
+        env = DualArmEnv(image=config.image, render=config.render)
     else:
-        known = ", ".join([*TABLETOP_SUITES, *LIBERO_SUITES])
+        known = ", ".join([*TABLETOP_SUITES, *LIBERO_SUITES, DUALARM])
         raise UserError(f"no suite {config.suite!r}: choose one of {known}")
     for task in config.tasks or ():
         if not 0 <= task < len(env.tasks):
@@ -53,12 +59,17 @@ def make_expert(config: EnvConfig, noise: float) -> Expert:
     env = make_env(config)
     if isinstance(env, TabletopEnv):
         return _TabletopRecorder(env=env, noise=noise)
-    assert isinstance(env, LiberoEnv)
+    assert isinstance(env, LiberoEnv | DualArmEnv)
     if noise:
         raise UserError(
-            f"collect.noise {noise}: the LIBERO expert replays its plan and takes no noise; use 0"
+            f"collect.noise {noise}: the expert of {env.suite} replays its plan and takes no noise; use 0"
         )
-    return _LiberoRecorder(env=env)
+    return _PlanRecorder(env=env, planner=planner_of(env))
+
+
+def planner_of(env: LiberoEnv | DualArmEnv) -> Planner:
+    """The expert that plans on an environment before anything is drawn."""
+    return LiberoExpert(env) if isinstance(env, LiberoEnv) else DualArmExpert(env)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +84,10 @@ class _TabletopRecorder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LiberoRecorder:
-    env: LiberoEnv
+class _PlanRecorder:
+    env: Env
+    planner: Planner
 
     def record(self, start: Start, seed: int) -> Recording | None:  # noqa: ARG002  (its plan has no dice)
-        expert = LiberoExpert(self.env)
-        plan = expert.plan(start)
-        return expert.record(plan) if plan.success else None
+        plan = self.planner.plan(start)
+        return self.planner.record(plan) if plan.success else None

@@ -22,6 +22,7 @@ import contextlib
 import gc
 import io
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from lastr1.envs.libero_stack import (
     take_context,
     turned,
 )
+from lastr1.envs.stepped import check_start, play_chunk
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -96,10 +98,7 @@ class LiberoEnv:
 
     def reset(self, start: Start) -> Observation:
         """Begin an episode: place, settle, look.  `ValueError` names a task or state that does not exist."""
-        if not 0 <= start.task < len(self.tasks):
-            raise ValueError(f"task {start.task} of {self.suite}: there are {len(self.tasks)}, from 0")
-        if start.state is not None and not 0 <= start.state < self.stored_states:
-            raise ValueError(f"state {start.state} of {self.suite}: there are {self.stored_states}, from 0")
+        check_start(self, start)
         self._build(start.task)
         attempt = 0
         self._place(start, attempt)
@@ -115,28 +114,7 @@ class LiberoEnv:
 
         `ValueError`: actions that are not finite [C, 7]; `RuntimeError`: the episode is over.
         """
-        actions = np.asarray(chunk.actions)
-        size = len(self.spec.action)
-        if (
-            actions.ndim != 2
-            or len(actions) == 0
-            or actions.shape[1] != size
-            or not np.isfinite(actions).all()
-        ):
-            raise ValueError(f"a chunk holds [C, {size}] finite actions, not {actions.shape}: {actions}")
-        actions = actions[: max(self.cap - self._steps, 1)]
-        played = 0
-        for action in actions:
-            played += 1
-            if self.step(action, look=played == len(actions)):
-                break
-        return Outcome(
-            observation=self.observe(),
-            reward=float(self._solved),
-            terminated=self._solved,
-            truncated=not self._solved and self._steps >= self.cap,
-            steps=played,
-        )
+        return play_chunk(self, chunk, self.cap - self._steps)
 
     def frame(self, size: int) -> Image:
         """The scene now, [size, size, 3], turned as the policy sees it."""
@@ -282,7 +260,7 @@ class LiberoEnv:
         self._robosuite.robots[0].gripper.current_action[:] = 0
         from lastr1.envs.libero_step import LeanStep  # needs the simulator, which not everybody has
 
-        self._lean = LeanStep(self._robosuite)
+        self._lean = LeanStep(self._robosuite, partial(judge, self._robosuite))
         self._steps = 0
         for step in range(SETTLE):
             self._advance(IDLE, look=step == SETTLE - 1)
@@ -291,3 +269,9 @@ class LiberoEnv:
         self._shutter.open = self._looked = look
         self._solved = self._lean(command)
         return self._solved
+
+
+def judge(world: Any) -> bool:
+    """LIBERO's own word on success, after what it does to the scene meanwhile."""
+    world._post_process()
+    return bool(world._check_success())

@@ -1,10 +1,10 @@
-"""The hand of LIBERO's scripted experts: a servo of the gripper towards a pose.
+"""The hand of the scripted experts on robosuite: a servo of the gripper towards a pose.
 
 A skill is a generator: it reads the scene, yields the next action in the policy's own convention (gripper 1 =
 open, shape [7]) and is resumed when that control step has been played.  m, rad.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -20,22 +20,25 @@ GRIP_STEPS = 8  # the fingers need that many control steps from open to closed
 Skill = Generator[Floats, None, None]
 
 
-class Hand:
-    """Servo of the gripper towards a pose, in controller units."""
+class Servo:
+    """Servo of a gripper towards a pose, in controller units.
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self._last = np.zeros(6)
+    `pose`: where it is now, its grip site [3] and rotation [3, 3].
+    """
+
+    def __init__(self, pose: Callable[[], tuple[Points, Points]]) -> None:
+        self._pose = pose
+        self._last, self._gripper = np.zeros(6), OPEN
 
     def towards(self, place: Points, rotation: Points, gripper: float, speed: float) -> Floats:
         """The next action towards a pose: what the controller is asked is the pose itself once in reach."""
-        at, turned = self.scene.hand()
+        at, turned = self._pose()
         move = (place - at) / REACH
         move *= min(1.0, speed / max(float(np.abs(move).max()), 1e-9))
         turn = rotation_vector(rotation @ turned.T) / TURN
         turn *= min(1.0, 1.0 / max(float(np.abs(turn).max()), 1e-9))
         wanted = np.concatenate([move, turn])
-        self._last = self._last + np.clip(wanted - self._last, -SLEW, SLEW)
+        self._last, self._gripper = self._last + np.clip(wanted - self._last, -SLEW, SLEW), gripper
         return np.append(self._last, gripper).astype(np.float32)
 
     def go(
@@ -56,7 +59,7 @@ class Hand:
         lean = np.zeros(3)
         trail: list[Points] = []
         for _ in range(limit):
-            at, now = self.scene.hand()
+            at, now = self._pose()
             left, skew = place - at, rotation_vector(rotation @ now.T)
             if np.linalg.norm(left) < near and np.linalg.norm(skew) < turned:
                 return
@@ -69,6 +72,20 @@ class Hand:
 
     def squeeze(self, gripper: float, steps: int) -> Skill:
         """Open or close the fingers where the hand is."""
-        place, rotation = self.scene.hand()
+        place, rotation = self._pose()
         for _ in range(steps):
             yield self.towards(place, rotation, gripper, 1.0)
+
+    def stay(self) -> Skill:
+        """Where the hand is and as its fingers are, without end."""
+        place, rotation = self._pose()
+        while True:
+            yield self.towards(place, rotation, self._gripper, 1.0)
+
+
+class Hand(Servo):
+    """The hand in a LIBERO scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene.hand)
+        self.scene = scene

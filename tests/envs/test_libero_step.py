@@ -27,7 +27,7 @@ def commands(count: int) -> np.ndarray:
 class StockStep:
     """robosuite's own control step."""
 
-    def __init__(self, world: Any) -> None:
+    def __init__(self, world: Any, _solved: object) -> None:
         self._world = world
 
     def __call__(self, command: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Every job on the real simulator, at its smallest."""
+"""Every job on the real simulators, at its smallest."""
 
 import json
 
@@ -9,25 +9,27 @@ from lastr1.envs import make_env
 from lastr1.presets import RECIPES
 from lastr1.types import UserError
 
-TASK = ["libero_object_small", "--env.tasks", "7", "--threads", "1", "--processes", "1"]
+ONE = ["--threads", "1", "--processes", "1"]
 
 
 @pytest.mark.slow
 @pytest.mark.sim
-def test_collect_warmup_train_evaluate(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("suite", "task", "assets"), [("libero_object", 7, 2), ("dualarm", 0, 0)])
+def test_collect_warmup_train_evaluate(tmp_path, monkeypatch, suite, task, assets):
     try:
-        make_env(RECIPES["libero_object"].env).close()
+        make_env(RECIPES[suite].env).close()
     except UserError as missing:
         pytest.skip(str(missing))
     monkeypatch.chdir(tmp_path)
+    recipe = [f"{suite}_small", "--env.tasks", str(task), *ONE]
     one = ["--env.slots", "1"]
-    assert main(["collect", *TASK, *one, "--out", "demos"]) == 0
+    assert main(["collect", *recipe, *one, "--out", "demos"]) == 0
     warmup = ["--warmup.iterations", "2", "--warmup.batch", "4", "--base", "builtin"]
-    assert main(["warmup", *TASK, *warmup, "--demos", "demos", "--out", "warm"]) == 0
+    assert main(["warmup", *recipe, *warmup, "--demos", "demos", "--out", "warm"]) == 0
     played = ["--reinforce.iterations", "1", "--reinforce.episodes", "1", "--reinforce.minibatches", "1"]
-    assert main(["train", *TASK, *one, *played, "--checkpoint", "warm/last", "--out", "run"]) == 0
+    assert main(["train", *recipe, *one, *played, "--checkpoint", "warm/last", "--out", "run"]) == 0
     states = ["--evaluate.episodes", "1"]
-    assert main(["evaluate", *TASK, *one, *states, "--checkpoint", "run/last", "--out", "result"]) == 0
+    assert main(["evaluate", *recipe, *one, *states, "--checkpoint", "run/last", "--out", "result"]) == 0
     result = json.loads((tmp_path / "result" / "result.json").read_text())
     assert result["setup"]["render"] == "coarse"
-    assert len(result["signature"]["assets"]) == 2
+    assert len(result["signature"]["assets"]) == assets
