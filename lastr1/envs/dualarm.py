@@ -17,25 +17,22 @@ import contextlib
 import gc
 import io
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lastr1.envs.base import Setup, Start
+from lastr1.envs.dualarm_tasks import CAMERAS, TASKS, DualTask, dual_spec, looking
 from lastr1.envs.libero_stack import (
     PINNED,
     axis_angle,
-    franka_motion,
-    franka_pose,
     global_generator,
     import_stack,
     leave_out,
     take_context,
 )
 from lastr1.envs.stepped import check_start, play_chunk
-from lastr1.spec import Camera, Dim, RobotSpec
 from lastr1.types import ActionChunk, Floats, Image, Observation, Outcome
 
 if TYPE_CHECKING:
@@ -51,65 +48,6 @@ IDLE = np.array([*[0.0] * 6, -1.0] * 2)  # robosuite's own convention: gripper -
 FINGERS = 0.08  # m between the open fingers
 FALLEN = 0.05  # m below the table's top: what lies there cannot be reached
 _STORED, _FRESH = 0x570ED, 0xF4E54  # tell the two streams of scenes apart
-
-
-@dataclass(frozen=True, kw_only=True)
-class DualTask:
-    """One of robosuite's two-arm tasks."""
-
-    name: str
-    """of robosuite's environment"""
-    instruction: str
-    thing: str
-    """body that the task is about"""
-    eye: tuple[float, float, float]
-    """where the front camera stands (m)"""
-    target: tuple[float, float, float]
-    """what it looks at (m)"""
-
-
-TASKS = (
-    DualTask(
-        name="TwoArmLift",
-        instruction="lift the pot by its handles with both arms",
-        thing="pot_root",
-        eye=(0.9, 0.0, 1.45),
-        target=(0.0, 0.0, 0.95),
-    ),
-    DualTask(
-        name="TwoArmHandover",
-        instruction="hand the hammer over from the left arm to the right arm",
-        thing="hammer_root",
-        eye=(1.45, 0.0, 1.6),
-        target=(0.0, 0.0, 0.92),
-    ),
-)
-
-
-def dual_spec(image: int) -> RobotSpec:
-    """Two of LIBERO's Franka arms, left and right, each with a camera at its wrist, and one in front; 20 Hz.
-
-    State, per arm: gripper position (m), its rotation as an axis-angle vector (rad, to 2 pi), both in the
-    world's frame, and how far the fingers are open.  Action, per arm: as LIBERO's.
-    """
-    state: list[Dim] = []
-    action: list[Dim] = []
-    for side in ("left_", "right_"):
-        grip = Dim(name=side + "gripper", unit="open fraction", low=0.0, high=1.0)
-        state += [*franka_pose(side), grip]
-        action += franka_motion(side)
-    return RobotSpec(
-        name="dualarm_franka",
-        cameras=tuple(Camera(name=n, height=image, width=image) for n in CAMERAS),
-        state=tuple(state),
-        action=tuple(action),
-        rate=20.0,
-        hold=(*[0.0] * 6, 0.5) * 2,
-    )
-
-
-CAMERAS = {"front": "agentview", "left_wrist": "robot0_eye_in_hand", "right_wrist": "robot1_eye_in_hand"}
-"""our name -> robosuite's"""
 
 
 class DualArmEnv:
@@ -286,16 +224,3 @@ class DualArmEnv:
         take_context(world)
         picture: Image = world.sim.render(camera_name=CAMERAS[camera], width=size, height=size)
         return np.ascontiguousarray(picture[::-1])
-
-
-def looking(task: DualTask) -> NDArray[np.float64]:
-    """Rotation (w, x, y, z) of a camera at `eye` that looks at `target`, its right side level."""
-    import mujoco
-
-    back = np.subtract(task.eye, task.target)
-    back /= np.linalg.norm(back)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
-    turn = np.empty(4)
-    mujoco.mju_mat2Quat(turn, np.column_stack([right, np.cross(back, right), back]).ravel())
-    return turn

@@ -56,7 +56,7 @@ class Pair:
         """
         yaw = float(np.arctan2(axis[1], axis[0]))
         turns = round((NEUTRAL[arm] - yaw) / np.pi)
-        return about_z(yaw + np.pi * turns) @ DOWN
+        return np.asarray(about_z(yaw + np.pi * turns) @ DOWN)
 
 
 def both(pair: Pair, left: Skill, right: Skill) -> Skill:

@@ -12,8 +12,9 @@ from lastr1.config import EnvConfig
 from lastr1.envs import make_env, make_expert
 from lastr1.envs.base import Start
 from lastr1.envs.check import check_env
-from lastr1.envs.dualarm import CAP, TASKS, DualArmEnv, dual_spec
+from lastr1.envs.dualarm import CAP, DualArmEnv
 from lastr1.envs.dualarm_expert import DualArmExpert
+from lastr1.envs.dualarm_tasks import TASKS, dual_spec
 from lastr1.types import ActionChunk, UserError
 
 pytestmark = pytest.mark.sim
