@@ -26,6 +26,8 @@ class Arguments:
     """policy to start from, to evaluate or to convert"""
     resume: bool = False
     """continue the run in --out"""
+    profile: bool = False
+    """have `train` write a timeline of the run into --out, for ui.perfetto.dev"""
     to: Literal["lastr1", "released"] = "lastr1"
     """layout that `convert` writes"""
     server: str = "ws://127.0.0.1:8000"
@@ -84,7 +86,7 @@ def _train(args: Arguments) -> None:
 
     out = args.out or Path("runs") / args.config.name / "train"
     checkpoint = args.checkpoint or Path("runs") / args.config.name / "warmup" / "last"
-    done = train(args.config, checkpoint, out, resume=args.resume)
+    done = train(args.config, checkpoint, out, resume=args.resume, profile=args.profile)
     sys.stdout.write(
         f"{done.iterations} iterations, {done.episodes} episodes, {done.seconds:.0f} s; "
         f"policy in {out / 'last'}\n" + "".join(f"health: {line}\n" for line in done.health)

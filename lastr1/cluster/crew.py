@@ -7,8 +7,9 @@ from typing import Any
 
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from lastr1 import spans
 from lastr1.cluster import ray
-from lastr1.cluster.workers import Suite
+from lastr1.cluster.workers import Played, Suite
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode
 from lastr1.train.learner import shares
@@ -22,13 +23,18 @@ LOST = (RayActorError, ObjectLostError)
 """an actor is gone, or what it left is"""
 
 
+EVALUATION = -1
+"""in the place of an iteration: episodes that nobody learns from"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """Episodes of one iteration that one collector is to play."""
 
     iteration: int
+    """or `EVALUATION`"""
     starts: list[Start]
-    noise: int
+    noise: int | None
     first: int
     """number of its first episode"""
 
@@ -66,8 +72,8 @@ class Crew:
         self._weights = version, parts
         self._loads = [actor.load.remote(version, *parts) for actor in self._places]
 
-    def order(self, iteration: int, starts: list[Start], noise: int) -> None:
-        """Share an iteration's episodes among the collectors that are there."""
+    def order(self, iteration: int, starts: list[Start], noise: int | None) -> None:
+        """Share an iteration's episodes among the collectors that are there (`noise` None: greedy ones)."""
         actors = self._present()
         self._played[iteration] = {}
         for actor, rows in zip(actors, shares(len(starts), len(actors)), strict=True):
@@ -92,10 +98,13 @@ class Crew:
     def _take(self, reference: Reference) -> None:
         actor, order = self._orders.pop(reference)
         try:
-            self._played[order.iteration][order.first] = answer(reference)
+            played: Played = answer(reference)
         except LOST as error:
             self._replace(actor, error)
             self._submit(min(self._present(), key=self._busy), order)
+        else:
+            self._played[order.iteration][order.first] = played.episodes
+            spans.keep(played.spans)
 
     def _busy(self, actor: Actor) -> int:
         return sum(other == actor for other, _ in self._orders.values())

@@ -9,13 +9,16 @@ import numpy as np
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from lastr1 import spans
 from lastr1.cluster import ray
-from lastr1.cluster.crew import LOST, Actor, Crew, Reference
-from lastr1.cluster.workers import Collector, Rank, carry_tensors
+from lastr1.cluster.crew import EVALUATION, LOST, Actor, Crew, Reference
+from lastr1.cluster.workers import Collector, Learnt, Rank, carry_tensors
 from lastr1.config import ClusterConfig, Config
-from lastr1.rollout.batch import Rollout, make_rollout
+from lastr1.rollout.batch import Episode, Rollout, make_rollout
 from lastr1.rollout.collect import scene_seed
-from lastr1.train.reinforce import TaskSuccess, rollout_figures, suite_starts
+from lastr1.train.evaluate import starts_of
+from lastr1.train.figures import rollout_figures
+from lastr1.train.reinforce import TaskSuccess, suite_starts
 from lastr1.train.session import Session
 from lastr1.types import UserError
 
@@ -94,14 +97,30 @@ class RayFleet:
         # Ranks learn from the stacked decisions, and ask of episodes only how many there are.
         bare = tuple(replace(episode, steps=(), after=None) for episode in rollout.episodes)
         stored = ray.put(replace(rollout, episodes=bare))
-        figures: dict[str, float] = self._ranks.all("update", stored, iteration)[0]
+        learnt: list[Learnt] = self._ranks.all("update", stored, iteration)
+        for rank in learnt:
+            spans.keep(rank.spans)
         played = float(np.mean([episode.version for episode in rollout.episodes]))
-        return {**figures, "staleness": self._version - played, "collectors_lost": float(self._crew.lost)}
+        return {
+            **learnt[0].figures,
+            "staleness": self._version - played,
+            "collectors_lost": float(self._crew.lost),
+            # All episodes come here, and all go to every rank; all weights go to every collector.
+            "episode_bytes": float((1 + len(learnt)) * rollout.nbytes),
+            "weight_bytes": float(self._config.cluster.collectors * sum(rank.weights for rank in learnt)),
+        }
 
     def publish(self) -> None:
         """Hand the ranks' weights to the collectors."""
         self._version += 1
         self._hand_out()
+
+    def evaluate(self) -> list[Episode]:
+        """After whatever was ordered before; the ranks wait for it."""
+        config, suite = self._config, self._crew.suite
+        starts = starts_of(config.env, config.evaluate, suite.tasks, suite.stored_states, config.seed)
+        self._crew.order(EVALUATION, starts, None)
+        return self._crew.wait(EVALUATION)
 
     def _hand_out(self) -> None:
         self._crew.load(self._version, self._ranks.begin("part"))

@@ -9,20 +9,22 @@ from lastr1.train.session import Trained, check_shape, iterate, open_session
 from lastr1.types import UserError
 
 
-def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
+def train(
+    config: Config, checkpoint: Path, out: Path, *, resume: bool = False, profile: bool = False
+) -> Trained:
     """As `lastr1.train.jobs.train`; when a learner rank is lost, the run goes on from its last checkpoint."""
     with connected(config.cluster):
         for _ in range(1 + config.cluster.restarts):
             try:
-                return _train(config, checkpoint, out, resume)
+                return _train(config, checkpoint, out, resume, profile)
             except RankLost as error:
                 say(f"cluster: {error}; going on from the last checkpoint")
                 resume, last = True, error
     raise UserError(f"{last} {1 + config.cluster.restarts} times: repair that, or raise --cluster.restarts")
 
 
-def _train(config: Config, checkpoint: Path, out: Path, resume: bool) -> Trained:
-    session = open_session(config, checkpoint, out.resolve(), resume=resume)
+def _train(config: Config, checkpoint: Path, out: Path, resume: bool, profile: bool) -> Trained:
+    session = open_session(config, checkpoint, out.resolve(), resume=resume, profile=profile)
     check_shape(session.start, config.policy)
     with open_crew_and_ranks(session) as (crew, ranks):
         standing = session.begin(crew.suite.tasks)

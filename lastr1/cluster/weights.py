@@ -31,6 +31,7 @@ def install(policy: nn.Module, parts: Sequence[Mapping[str, Array]]) -> None:
         policy.get_parameter(name).copy_(torch.from_numpy(whole))
 
 
-def size(parts: Sequence[Mapping[str, Array]]) -> int:
-    """Bytes of all parts."""
-    return sum(array.nbytes for part in parts for array in part.values())
+def size(policy: nn.Module) -> int:
+    """Bytes of `part_of`."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    return sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in trained)

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from lastr1 import spans
 from lastr1.cluster import ray
-from lastr1.cluster.weights import install, part_of
+from lastr1.cluster.weights import install, part_of, size
 from lastr1.config import Config
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Rollout
+from lastr1.spans import Span
 from lastr1.spec import RobotSpec
 from lastr1.train import run
 from lastr1.train.device import device_of
@@ -30,6 +32,26 @@ class Suite:
     spec: RobotSpec
     tasks: int
     stored_states: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What a collector hands over."""
+
+    episodes: list[Episode]
+    spans: list[Span]
+    """who worked when"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What a rank says of an update."""
+
+    figures: dict[str, float]
+    spans: list[Span]
+    """who worked when"""
+    weights: int
+    """bytes of its part of the trained weights"""
 
 
 class Collector:
@@ -52,9 +74,9 @@ class Collector:
         install(self._team.bundle.policy, parts)
         self._team.version = version
 
-    def play(self, starts: list[Start], noise: int | None, first: int) -> list[Episode]:
+    def play(self, starts: list[Start], noise: int | None, first: int) -> Played:
         """One episode per start, numbered from `first`."""
-        return self._team.play(starts, noise=noise, first=first)
+        return Played(episodes=self._team.play(starts, noise=noise, first=first), spans=spans.taken())
 
 
 class Rank:
@@ -81,9 +103,10 @@ class Rank:
         if session.found is not None:
             self._learner.recall(session.found)
 
-    def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+    def update(self, rollout: Rollout, iteration: int) -> Learnt:
         """All minibatches of one iteration, together with the other ranks."""
-        return improve(self._learner, rollout, self._config, iteration)
+        figures = improve(self._learner, rollout, self._config, iteration)
+        return Learnt(figures=figures, spans=spans.taken(), weights=size(self._learner.policy))
 
     def part(self) -> dict[str, Array]:
         """Its part of the trained weights."""

@@ -126,6 +126,8 @@ class ReinforceConfig:
     """fresh scenes, or the stored ones that evaluation uses (the release; labelled in results)"""
     task_choice: Literal["turns", "failures"] = "turns"
     """fresh scenes: the tasks in turn, or in proportion to how often each has failed of late"""
+    evaluate_every: int = 0
+    """iterations between evaluations on the starts of `evaluate`, greedy as there (0: none)"""
     checkpoint_every: int = 10
     """iterations between checkpoints"""
     keep_last: int = 2
@@ -137,8 +139,10 @@ class ReinforceConfig:
 
     def __post_init__(self) -> None:
         positive(self, "iterations", "episodes", "minibatches", "epochs", "checkpoint_every", "keep_last")
-        if self.keep_every < 0:
-            raise ValueError(f"keep_every must be 0 or more, not {self.keep_every}")
+        if min(self.keep_every, self.evaluate_every) < 0:
+            raise ValueError(
+                f"keep_every {self.keep_every} and evaluate_every {self.evaluate_every} must be 0 or more"
+            )
         if self.group < 1 or self.episodes % self.group:
             raise ValueError(f"episodes {self.episodes} is not a multiple of group {self.group}")
         if self.minibatches > self.episodes:

@@ -11,7 +11,8 @@ class EnvConfig:
     """Which simulator, and how it is run."""
 
     suite: str = "tabletop"
-    """tabletop, tabletop_base, tabletop_dual, tabletop_dual_base, libero_spatial, libero_object, ..."""
+    """tabletop, tabletop_base, tabletop_dual, tabletop_dual_base, libero_spatial, libero_object, ...,
+    dualarm"""
     tasks: tuple[int, ...] | None = None
     """indices of the tasks to use (None: all of the suite)"""
     image: int = 128
@@ -20,18 +21,26 @@ class EnvConfig:
     """environments played side by side"""
     workers: int = 1
     """simulator processes (0: inside the main process; -1: one per core, at most one per slot)"""
+    groups: int = 1
+    """the policy decides as soon as one in so many of the episodes under way waits for it: with 2, simulators
+    (in processes of their own) play one half while it decides for the other; with 1, what is computed is the
+    same to the last bit every time"""
+    patience: float | None = None
+    """milliseconds that an episode waits for others to be decided with (None: as long as it takes)"""
     deadline: float = 120.0
     """seconds that a simulator process may take for one call before it counts as hung and is replaced"""
     restarts: int = 20
     """losses in a row, with no episode that ends in between, that a run survives"""
     render: Literal["full", "no_reflections", "coarse"] = "full"
-    """LIBERO: `no_reflections`, or `coarse`, which also drops multisampling, draw two and three times as fast
-    and change pixels (recorded in results)"""
+    """LIBERO, dualarm: `no_reflections`, or `coarse`, which also drops multisampling, draw two and three
+    times as fast and change pixels (recorded in results)"""
     released_init_patch: bool = False
     """reproduce the release's edit of one initial state of libero_spatial (recorded in results)"""
 
     def __post_init__(self) -> None:
-        positive(self, "image", "slots", "deadline")
+        positive(self, "image", "slots", "groups", "deadline")
+        if self.patience is not None and self.patience < 0:
+            raise ValueError(f"patience {self.patience} must be 0 or more milliseconds")
         if self.restarts < 0:
             raise ValueError(f"restarts must be 0 or more, not {self.restarts}")
         if self.workers < -1:

@@ -5,6 +5,7 @@ replaced; the episodes it was playing are reported as `EnvLost`, so that whoever
 again.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +17,8 @@ from lastr1.config import ChaosConfig
 from lastr1.envs.base import Env, Setup, Start
 from lastr1.envs.chaos import Chaos, Fault, Struck
 from lastr1.envs.check import frame_flaw, observation_flaw, outcome_flaw
-from lastr1.envs.worker import Answer, Backend, EnvLost, Here, Loss, Processes, Request
+from lastr1.envs.host import Answer, EnvLost, Request
+from lastr1.envs.worker import Backend, Here, Loss, Processes
 from lastr1.spec import RobotSpec
 from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
 
@@ -59,7 +61,9 @@ class EnvPool:
         self._restarts, self._in_a_row = restarts, 0
         self._chaos = Chaos(chaos)
         self._running: set[int] = set()
-        self._lost: dict[int, EnvLost] = {}  # episodes lost beside a call about other slots
+        self._asked: dict[int, Request] = {}  # slots that have not answered
+        self._lost: dict[int, EnvLost] = {}  # episodes lost while nothing was asked of their slots
+        self._told: dict[int, EnvLost] = {}  # those of them that were asked to go on
         try:
             facts = self._ask({0: None})[0]
             if isinstance(facts, EnvLost):
@@ -80,27 +84,40 @@ class EnvPool:
 
     def reset(self, starts: Mapping[int, Start]) -> dict[int, Observation | EnvLost]:
         """Begin an episode in each given slot."""
-        for slot in starts:
-            if not 0 <= slot < self._slots:
-                raise ValueError(f"slot {slot} does not exist: the pool has slots 0..{self._slots - 1}")
-            self._running.discard(slot)
-            self._lost.pop(slot, None)
-        seen = self._ask(self._struck(starts))
-        self._running |= {slot for slot, answer in seen.items() if not isinstance(answer, EnvLost)}
+        self.send(starts)
+        seen = self.receive(len(starts))
         return {slot: seen[slot] for slot in starts}
 
     def play(self, chunks: Mapping[int, ActionChunk]) -> dict[int, Outcome | EnvLost]:
         """Play one chunk in each given slot, side by side.  After `EnvLost` the slot needs a reset."""
-        outcomes: dict[int, Outcome | EnvLost] = {s: self._lost.pop(s) for s in chunks if s in self._lost}
-        for slot in chunks:
-            if slot not in self._running and slot not in outcomes:
-                raise ValueError(f"slot {slot} plays no episode; reset it first")
-        asked = {slot: chunk for slot, chunk in chunks.items() if slot not in outcomes}
-        outcomes |= self._ask(self._struck(asked))
-        for slot, outcome in outcomes.items():
-            if _ended(outcome):
-                self._running.discard(slot)
+        self.send(chunks)
+        outcomes = self.receive(len(chunks))
         return {slot: outcomes[slot] for slot in chunks}
+
+    def send(self, requests: Mapping[int, Start | ActionChunk]) -> None:
+        """Have slots begin an episode or play a chunk; `receive` gives their answers."""
+        for slot, request in requests.items():
+            self._check(slot, request)
+            if isinstance(request, Start):
+                self._running.discard(slot)
+                self._lost.pop(slot, None)
+        self._told |= {slot: self._lost.pop(slot) for slot in requests if slot in self._lost}
+        self._send({s: self._chaos.strike(r) for s, r in requests.items() if s not in self._told})
+
+    def _check(self, slot: int, request: Start | ActionChunk) -> None:
+        if not 0 <= slot < self._slots:
+            raise ValueError(f"slot {slot} does not exist: the pool has slots 0..{self._slots - 1}")
+        if isinstance(request, ActionChunk) and slot not in self._running | self._lost.keys():
+            raise ValueError(f"slot {slot} plays no episode; reset it first")
+
+    def receive(self, least: int, patience: float = math.inf) -> dict[int, Answer]:
+        """What slots answer to `send`, as soon as `least` have; fewer when `patience` seconds pass.
+
+        Observations of episodes that begin, `Outcome` of chunks, `EnvLost` of either.
+        """
+        answers: dict[int, Answer] = {**self._told}
+        self._told = {}
+        return answers | self._receive(least - len(answers), patience)
 
     def frame(self, slot: int, size: int) -> Image:
         """The scene of a slot now, [size, size, 3]; black when it is lost, which the next `play` reports."""
@@ -113,37 +130,51 @@ class EnvPool:
                 answer = got
         return answer
 
-    def _struck(self, requests: Mapping[int, Start | ActionChunk]) -> dict[int, Request]:
-        return {slot: self._chaos.strike(request) for slot, request in requests.items()}
-
     def _ask(self, requests: Mapping[int, Request]) -> dict[int, Answer]:
-        """Ask the environments; account for what was lost, and raise what must not be survived."""
-        answers, losses = self._backend.ask(requests)
-        self._find_lies(requests, answers, losses)
+        self._send(requests)
+        return self._receive(len(requests), math.inf)
+
+    def _send(self, requests: Mapping[int, Request]) -> None:
+        assert not requests.keys() & self._asked.keys(), "a slot was asked before it answered"
+        self._asked |= requests
+        self._backend.send(requests)
+
+    def _receive(self, least: int, patience: float) -> dict[int, Answer]:
+        """Hear the environments; account for what was lost, and raise what must not be survived."""
+        answers, losses = self._backend.receive(least, patience)
+        self._find_lies(answers, losses)
+        self._account_for(losses, answers)
+        for slot, answer in answers.items():
+            del self._asked[slot]
+            if isinstance(answer, Observation):
+                self._running.add(slot)
+            if _ended(answer):
+                self._running.discard(slot)
+        for answer in answers.values():
+            if isinstance(answer, UserError | ValueError):
+                raise answer
+        return answers
+
+    def _account_for(self, losses: list[Loss], answers: dict[int, Answer]) -> None:
+        """Say `EnvLost` for whatever lived on the lost workers; end the run when there were too many."""
         for loss in losses:
             for slot in loss.slots:
-                if slot in requests and not _ended(answers.get(slot)):
+                if slot in self._asked and not _ended(answers.get(slot)):
                     answers[slot] = EnvLost(reason=loss.reason)
                 elif slot in self._running:
                     self._lost[slot] = EnvLost(reason=loss.reason)
                     self._running.discard(slot)
-        for answer in answers.values():
-            if isinstance(answer, UserError | ValueError):
-                raise answer
         reasons = [loss.reason for loss in losses]
         affected = {slot for loss in losses for slot in loss.slots}
         reasons += [
             a.reason for slot, a in answers.items() if isinstance(a, EnvLost) and slot not in affected
         ]
         self._count(reasons, ended=any(_ended(a) and not isinstance(a, EnvLost) for a in answers.values()))
-        return answers
 
-    def _find_lies(
-        self, requests: Mapping[int, Request], answers: dict[int, Answer], losses: list[Loss]
-    ) -> None:
+    def _find_lies(self, answers: dict[int, Answer], losses: list[Loss]) -> None:
         """Add to `losses` the workers that lie; what a liar says of an episode's end does not count."""
         for slot, answer in answers.items():
-            flaw = self._flaw(requests[slot], answer)
+            flaw = self._flaw(self._asked[slot], answer)
             if flaw:
                 answers[slot] = EnvLost(reason=f"it lied: {flaw}")
                 if not any(slot in loss.slots for loss in losses):

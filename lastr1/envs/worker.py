@@ -8,46 +8,21 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-from lastr1.envs.base import Env, Setup, Start
-from lastr1.envs.chaos import Struck, suffer
-from lastr1.spec import RobotSpec
-from lastr1.types import ActionChunk, UserError
+from lastr1 import spans
+from lastr1.envs.base import Env
+from lastr1.envs.host import Answer, Host, Request
 
 START_UP = 60.0
 """Seconds that a new worker gets on top of its first deadline, to import a simulator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvLost:
-    """The episode of a slot is gone and has to be started again."""
-
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What an environment says about itself."""
-
-    spec: RobotSpec
-    tasks: tuple[str, ...]
-    stored_states: int
-    cap: int
-    setup: Setup
-
-
-# reset, play, either with a fault planted in it, frame of that size, facts
-Request: TypeAlias = Start | ActionChunk | Struck | int | None
-Answer: TypeAlias = (
-    Any  # Observation, Outcome, Image or Facts in the same order; EnvLost; or an error to raise
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,59 +33,6 @@ class Loss:
     reason: str
 
 
-class Host:
-    """The environments of one process, one per slot, each made when it is first needed."""
-
-    def __init__(self, make: Callable[[], Env]) -> None:
-        self._make = make
-        self._envs: dict[int, Env] = {}
-
-    def answer(self, slot: int, request: Request) -> Answer:
-        """What the environment returns; `EnvLost` when it fails; an error of the user to be raised above."""
-        try:
-            return self._run(slot, request)
-        except UserError as error:
-            return error
-        except Exception as error:  # a simulator may raise anything: the episode is lost, the run goes on
-            if isinstance(request, Start) and isinstance(error, ValueError):
-                return error  # the contract of `Env.reset`: no such task or stored state
-            self.discard(slot)
-            return EnvLost(reason=f"{type(error).__name__}: {error}")
-
-    def _run(self, slot: int, request: Request) -> Answer:
-        if slot not in self._envs:
-            self._envs[slot] = self._make()
-        env = self._envs[slot]
-        match request:
-            case Start():
-                return env.reset(request)
-            case ActionChunk():
-                return env.play(request)
-            case Struck():
-                return suffer(request, lambda: self._run(slot, request.request))
-            case int():
-                return env.frame(request)
-            case None:
-                return Facts(
-                    spec=env.spec,
-                    tasks=env.tasks,
-                    stored_states=env.stored_states,
-                    cap=env.cap,
-                    setup=env.describe(),
-                )
-
-    def discard(self, slot: int) -> None:
-        """Close the environment of a slot; the next request builds another."""
-        if slot in self._envs:
-            with contextlib.suppress(Exception):  # it is broken already
-                self._envs.pop(slot).close()
-
-    def close(self) -> None:
-        """Free every environment."""
-        for slot in tuple(self._envs):
-            self.discard(slot)
-
-
 def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
     """A worker's life: answer until the parent closes the pipe, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent handles it
@@ -119,7 +41,9 @@ def _serve(pipe: Connection, make: Callable[[], Env]) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             for slot, request in pipe.recv():
-                pipe.send((slot, host.answer(slot, request)))
+                began, clock = time.time(), time.perf_counter()
+                answer = host.answer(slot, request)
+                pipe.send((slot, answer, began, time.perf_counter() - clock))
     host.close()
 
 
@@ -139,8 +63,14 @@ def _outlived() -> None:
 class Backend(Protocol):
     """Where the environments of a pool live."""
 
-    def ask(self, requests: Mapping[int, Request]) -> tuple[dict[int, Answer], list[Loss]]:
-        """Slot -> answer, and the workers that died; slots of those may be missing among the answers."""
+    def send(self, requests: Mapping[int, Request]) -> None:
+        """Ask environments; none of them may owe an answer."""
+
+    def receive(self, least: int, patience: float) -> tuple[dict[int, Answer], list[Loss]]:
+        """Slot -> answer, and the workers that died; what these owed is owed no more.
+
+        Everything that is there, as soon as `least` slots owe less; sooner after `patience` seconds.
+        """
 
     def discard(self, slot: int, why: str) -> Loss:
         """Replace whatever the slot lives on: its answers are not to be trusted."""
@@ -154,10 +84,18 @@ class Here:
 
     def __init__(self, make: Callable[[], Env]) -> None:
         self._host = Host(make)
+        self._asked: dict[int, Request] = {}
 
-    def ask(self, requests: Mapping[int, Request]) -> tuple[dict[int, Answer], list[Loss]]:
-        """One after the other; nothing dies but an exception loses its slot."""
-        return {slot: self._host.answer(slot, request) for slot, request in requests.items()}, []
+    def send(self, requests: Mapping[int, Request]) -> None:
+        """Nothing is done before somebody waits for it."""
+        self._asked |= requests
+
+    def receive(self, least: int, patience: float) -> tuple[dict[int, Answer], list[Loss]]:  # noqa: ARG002
+        """All, one after the other; nothing dies but an exception loses its slot."""
+        with spans.span("simulator", f"{len(self._asked)} slots"):
+            answers = {slot: self._host.answer(slot, request) for slot, request in self._asked.items()}
+        self._asked = {}
+        return answers, []
 
     def discard(self, slot: int, why: str) -> Loss:
         """The slot's environment alone."""
@@ -183,24 +121,44 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+ROOM = 1 << 22
+"""Bytes of answers that a worker may leave in its pipe and go on, where the system allows as many."""
+
+
 class _Worker:
     """One process and our end of its pipe."""
 
     def __init__(self, make: Callable[[], Env]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
         self.pipe, theirs = context.Pipe()
+        with socket.socket(fileno=os.dup(theirs.fileno())) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
         self.process = context.Process(target=_serve, args=(theirs, make), daemon=True)
         with _one_thread():
             self.process.start()
         theirs.close()
-        self.grace = START_UP
+        self.owed: set[int] = set()
+        """slots that it has yet to answer for"""
+        self.due = self.heard = 0.0
+        self._grace = START_UP
 
-    def send(self, batch: list[tuple[int, Request]]) -> float:
-        """Send, and return the seconds that the first answer may take beyond the deadline."""
+    def send(self, batch: list[tuple[int, Request]], deadline: float) -> None:
+        """Send; the first answer is due within `deadline` seconds, and is given longer of a new process."""
+        if not self.owed:
+            self.heard = time.monotonic()
+            self.due = self.heard + deadline + self._grace
+            self._grace = 0.0
+        self.owed |= {slot for slot, _ in batch}
         with contextlib.suppress(ConnectionError):  # it died since: noticed where its answer is read
             self.pipe.send(batch)
-        grace, self.grace = self.grace, 0.0
-        return grace
+
+    def receive(self, deadline: float) -> tuple[int, Answer, float, float]:
+        """A slot's answer, when it was begun, and the seconds it took.  `EOFError` or `OSError`: it died."""
+        found: tuple[int, Answer, float, float] = self.pipe.recv()
+        self.owed.remove(found[0])
+        self.heard = time.monotonic()
+        self.due = self.heard + deadline
+        return found
 
     def stop(self, patience: float) -> int | None:
         """End the process, by force after `patience` seconds, and return its exit code."""
@@ -222,43 +180,57 @@ class Processes:
         self._deadline = deadline
         self._workers = [_Worker(make) for _ in range(min(workers, slots))]
 
-    def ask(self, requests: Mapping[int, Request]) -> tuple[dict[int, Answer], list[Loss]]:
-        """All workers at once; one that crashes, or is silent for the deadline, is replaced."""
+    def send(self, requests: Mapping[int, Request]) -> None:
+        """All workers at once."""
         batches: dict[int, list[tuple[int, Request]]] = defaultdict(list)
         for slot, request in requests.items():
             batches[slot % len(self._workers)].append((slot, request))
-        now = time.monotonic()
-        due = {w: now + self._deadline + self._workers[w].send(batch) for w, batch in batches.items()}
-        heard = dict.fromkeys(due, now)
-        left = {w: len(batch) for w, batch in batches.items()}
+        for w, batch in batches.items():
+            self._workers[w].send(batch, self._deadline)
+
+    def receive(self, least: int, patience: float) -> tuple[dict[int, Answer], list[Loss]]:
+        """A worker that crashes, or is silent for the deadline, is replaced."""
         answers: dict[int, Answer] = {}
-        losses = []
-        while left:
-            ready = wait([self._workers[w].pipe for w in left], max(0.0, min(due[w] for w in left) - now))
+        losses: list[Loss] = []
+        until = time.monotonic() + patience
+        left = self._owed() - least
+        while busy := [worker for worker in self._workers if worker.owed]:
             now = time.monotonic()
-            for w in tuple(left):
-                if self._workers[w].pipe in ready:
-                    try:
-                        slot, answers[slot] = self._workers[w].pipe.recv()
-                        left[w], due[w], heard[w] = left[w] - 1, now + self._deadline, now
-                    except (EOFError, OSError):
-                        code = self._workers[w].stop(patience=5.0)
-                        losses.append(self._replace(w, f"crashed (exit code {code})"))
-                        left[w] = 0
-                elif now >= due[w]:
-                    self._workers[w].stop(patience=0.0)
-                    losses.append(self._replace(w, f"was silent for {now - heard[w]:.0f} s"))
-                    left[w] = 0
-            left = {w: count for w, count in left.items() if count}
+            enough = self._owed() <= left or now >= until
+            rest = 0.0 if enough else min(until, *(worker.due for worker in busy)) - now
+            ready = wait([worker.pipe for worker in busy], max(0.0, rest))
+            now = time.monotonic()
+            silent = [worker for worker in busy if worker.pipe not in ready and now >= worker.due]
+            if enough and not ready and not silent:
+                break
+            for worker in busy:
+                if worker.pipe in ready:
+                    self._take(worker, answers, losses)
+            for worker in silent:
+                worker.stop(patience=0.0)
+                losses.append(self._replace(worker, f"was silent for {now - worker.heard:.0f} s"))
         return answers, losses
+
+    def _owed(self) -> int:
+        return sum(len(worker.owed) for worker in self._workers)
+
+    def _take(self, worker: _Worker, answers: dict[int, Answer], losses: list[Loss]) -> None:
+        try:
+            slot, answers[slot], began, seconds = worker.receive(self._deadline)
+        except (EOFError, OSError):
+            code = worker.stop(patience=5.0)
+            losses.append(self._replace(worker, f"crashed (exit code {code})"))
+        else:
+            spans.note("simulator", f"slot {slot}", began, seconds, self._workers.index(worker))
 
     def discard(self, slot: int, why: str) -> Loss:
         """The slot's worker, with all that lives on it."""
-        w = slot % len(self._workers)
-        self._workers[w].stop(patience=0.0)
-        return self._replace(w, why)
+        worker = self._workers[slot % len(self._workers)]
+        worker.stop(patience=0.0)
+        return self._replace(worker, why)
 
-    def _replace(self, w: int, why: str) -> Loss:
+    def _replace(self, worker: _Worker, why: str) -> Loss:
+        w = self._workers.index(worker)
         self._workers[w] = _Worker(self._make)
         slots = tuple(range(w, self._slots, len(self._workers)))
         return Loss(slots=slots, reason=f"environment worker {w} {why}")

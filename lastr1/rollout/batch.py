@@ -116,6 +116,12 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.instructions)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays and tensors."""
+        tensors = [self.tokens, *vars(self.thought).values(), *vars(self.terms).values()]
+        return int(self.pixels.nbytes + sum(x.nbytes for x in tensors))
+
     def rows(self, index: Int[Tensor, "B"]) -> "Decisions":
         """A selection."""
         return Decisions(
@@ -141,6 +147,11 @@ class Rollout:
     truncated: Bool[Tensor, "E"]
     after: Decisions | None
     """the Q decisions after truncated episodes, in episode order (None if Q = 0)"""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all decisions."""
+        return self.decisions.nbytes + (self.after.nbytes if self.after is not None else 0)
 
     def pad(self, flat: Float[Tensor, "B"]) -> Float[Tensor, "E T"]:
         """One number per valid decision, back on the padded grid (zeros elsewhere)."""

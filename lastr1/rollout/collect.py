@@ -1,5 +1,6 @@
 """Playing the policy: observe, think, act, until every start has become an episode."""
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lastr1 import spans
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool
 from lastr1.model.noise import Noise
@@ -14,23 +16,54 @@ from lastr1.model.policy import Decision
 from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decided, Episode, Step, moved, tree_map
-from lastr1.types import ActionChunk, Observation
+from lastr1.types import ActionChunk, Observation, Outcome
 
 
 @dataclass(kw_only=True)
 class _Running:
+    """An episode under way."""
+
     index: int
     start: Start
-    observation: Observation
-    began: float
+    since: float = math.inf
+    """`time.perf_counter()` since when it waits for a decision; infinite while its simulator works"""
+    began: float = field(init=False)
+    observation: Observation = field(init=False)
+    """seen last"""
+    decided: Decided = field(init=False)
+    """decided last"""
     steps: list[Step] = field(default_factory=list)
+    success: bool = False
+
+    def see(self, answer: Observation | Outcome) -> bool:
+        """Take in the beginning, or what came of a decision; whether that was the end."""
+        self.since = time.perf_counter()
+        if isinstance(answer, Observation):
+            self.observation, self.began = answer, self.since
+            return False
+        self.steps.append(Step(decided=self.decided, reward=answer.reward, steps=answer.steps))
+        self.observation, self.success = answer.observation, answer.terminated
+        return answer.terminated or answer.truncated
+
+
+Running = dict[int, _Running]
+"""slot -> its episode"""
 
 
 class Player:
-    """A policy in a pool of environments."""
+    """A policy in a pool of environments.
 
-    def __init__(self, bundle: Bundle, pool: EnvPool, slots: int) -> None:
+    It decides for all episodes that wait for it at once, as soon as one in `groups` of those under way waits,
+    or one has waited for `patience` seconds.  With 1 and no end of patience that is all of them: batches, and
+    so the rounding of what is computed, are the same every time.  With 2, simulators of one half work while
+    the policy decides for the other.
+    """
+
+    def __init__(
+        self, bundle: Bundle, pool: EnvPool, slots: int, groups: int = 1, patience: float = math.inf
+    ) -> None:
         self.bundle, self.pool, self.slots = bundle, pool, slots
+        self.groups, self.patience = groups, patience
         self.version = 0
         self._tasks: dict[int, int] = {}  # slot -> task it played last
 
@@ -55,53 +88,53 @@ class Player:
         draw of the same episode instead; that is biased only if its faults depend on what it would do next.)
         """
         waiting = deque(enumerate(starts, first))
-        running: dict[int, _Running] = {}
+        running: Running = {}
         done: dict[int, Episode] = {}
         lost: Counter[int] = Counter()
-
-        def again(index: int, start: Start) -> None:
-            waiting.appendleft((index, start))
-            lost[index] += 1
-
         while waiting or running:
-            self._fill(waiting, running, again)
-            slots = sorted(running)
-            decided, chunks = self._decide([running[s] for s in slots], noise, most)
-            outcomes = self.pool.play(dict(zip(slots, chunks, strict=True)))
-            ended = {}
-            for slot, decision in zip(slots, decided, strict=True):
-                game, outcome = running[slot], outcomes[slot]
-                if isinstance(outcome, EnvLost):
-                    del running[slot]
-                    again(game.index, game.start)
-                    continue
-                game.steps.append(Step(decided=decision, reward=outcome.reward, steps=outcome.steps))
-                game.observation = outcome.observation
-                if outcome.terminated or outcome.truncated:
-                    ended[slot] = running.pop(slot), outcome.terminated
-            for index, episode in self._finish(list(ended.values()), noise, most):
+            self._fill(waiting, running)
+            ready = self._ready(running)
+            if ready:
+                chunks = self._decide_for([running[slot] for slot in ready], noise, most)
+                self.pool.send(dict(zip(ready, chunks, strict=True)))
+            ended = []
+            for slot, answer in self._hear(running):
+                if isinstance(answer, EnvLost):
+                    game = running.pop(slot)
+                    waiting.appendleft((game.index, game.start))
+                    lost[game.index] += 1
+                elif running[slot].see(answer):
+                    ended.append(running.pop(slot))
+            for index, episode in self._finish(ended, noise, most):
                 done[index] = episode
                 progress(episode)
         return [replace(done[i], lost=lost[i]) for i in sorted(done)]
 
-    def _fill(
-        self,
-        waiting: deque[tuple[int, Start]],
-        running: dict[int, _Running],
-        again: Callable[[int, Start], None],
-    ) -> None:
+    def _fill(self, waiting: deque[tuple[int, Start]], running: Running) -> None:
         """Begin an episode in every free slot, as long as some wait."""
-        while waiting and (free := [slot for slot in range(self.slots) if slot not in running]):
-            begin = {slot: self._next(slot, waiting) for slot in free[: len(waiting)]}
-            seen = self.pool.reset({slot: start for slot, (_, start) in begin.items()})
-            for slot, (index, start) in begin.items():
-                observation = seen[slot]
-                if isinstance(observation, EnvLost):
-                    again(index, start)
-                else:
-                    running[slot] = _Running(
-                        index=index, start=start, observation=observation, began=time.perf_counter()
-                    )
+        free = [slot for slot in range(self.slots) if slot not in running]
+        begin = {slot: self._next(slot, waiting) for slot in free[: len(waiting)]}
+        running |= {slot: _Running(index=index, start=start) for slot, (index, start) in begin.items()}
+        self.pool.send({slot: start for slot, (_, start) in begin.items()})
+
+    def _ready(self, running: Running) -> list[int]:
+        """Slots to decide for, if it is time to."""
+        seen = [slot for slot in sorted(running) if running[slot].since < math.inf]
+        overdue = any(time.perf_counter() - running[slot].since >= self.patience for slot in seen)
+        return seen if overdue or len(seen) >= self._enough(running) else []
+
+    def _enough(self, running: Running) -> int:
+        return -(-len(running) // self.groups)
+
+    def _hear(self, running: Running) -> list[tuple[int, Observation | Outcome | EnvLost]]:
+        """Answers of simulators by slot, when there are enough to decide or patience ends."""
+        seen = [game.since for game in running.values() if game.since < math.inf]
+        least, patience = self._enough(running) - len(seen), math.inf
+        if seen:
+            patience = self.patience - (time.perf_counter() - min(seen))
+        elif self.patience < math.inf:
+            least = 1  # it begins with the first
+        return sorted(self.pool.receive(least, patience).items())
 
     def _next(self, slot: int, waiting: deque[tuple[int, Start]]) -> tuple[int, Start]:
         """Of the task whose scene the slot holds; else of one that no slot holds; else the first.
@@ -118,6 +151,13 @@ class Player:
         del waiting[chosen]
         self._tasks[slot] = found[1].task
         return found
+
+    def _decide_for(self, games: list[_Running], noise: int | None, most: int | None) -> list[ActionChunk]:
+        """What is played next in each."""
+        decided, chunks = self._decide(games, noise, most)
+        for game, one in zip(games, decided, strict=True):
+            game.decided, game.since = one, math.inf
+        return chunks
 
     def _decide(
         self, games: list[_Running], noise: int | None, most: int | None
@@ -144,26 +184,27 @@ class Player:
         instructions = [o.instruction for o in observations]
         prompt = bundle.prompts.batch(instructions, pixels.reshape(-1, *pixels.shape[2:]), policy.device)
         # an episode is stored where there is room
-        decision = moved(policy.decide(prompt, draws, most=most), CPU)
+        with spans.span("policy", f"decide for {len(games)}"):
+            decision = moved(policy.decide(prompt, draws, most=most), CPU)
         bins = decision.tokens.reshape(len(games), policy.config.chunk, -1).numpy()
         chunks = [ActionChunk(actions=actions) for actions in bundle.codec.decode(bins)]
         return list(_unstack(decision, instructions, pixels)), chunks
 
     def _finish(
-        self, ended: list[tuple[_Running, bool]], noise: int | None, most: int | None
+        self, ended: list[_Running], noise: int | None, most: int | None
     ) -> Iterator[tuple[int, Episode]]:
-        cut = [game for game, success in ended if not success]
+        cut = [game for game in ended if not game.success]
         after = iter(
             self._decide(cut, noise, most)[0] if cut else []
         )  # one more thought: the value after a truncation
-        for game, success in ended:
+        for game in ended:
             yield (
                 game.index,
                 Episode(
                     start=game.start,
                     steps=tuple(game.steps),
-                    success=success,
-                    after=None if success else next(after),
+                    success=game.success,
+                    after=None if game.success else next(after),
                     seconds=time.perf_counter() - game.began,
                     version=self.version,
                 ),

@@ -141,9 +141,14 @@ def _warm_up(config: Config, teaching: Teaching, first: int, out: Path) -> Bundl
     return bundle
 
 
-def train(config: Config, checkpoint: Path, out: Path, *, resume: bool = False) -> Trained:
-    """LAPO from a warmed-up policy; `out/last` is the policy, `out/metrics.jsonl` its history."""
-    session = open_session(config, checkpoint, out, resume=resume)
+def train(
+    config: Config, checkpoint: Path, out: Path, *, resume: bool = False, profile: bool = False
+) -> Trained:
+    """LAPO from a warmed-up policy; `out/last` is the policy, `out/metrics.jsonl` its history.
+
+    With `profile`, `out/trace_N.json` says who worked when, from iteration N on (see `Timeline`).
+    """
+    session = open_session(config, checkpoint, out, resume=resume, profile=profile)
     with open_team(config, session.start, training=True) as team:
         check_shape(session.start, config.policy)
         learner = Learner(team.bundle, config.lapo, config.optimizer, team.replicas, session.steps)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lastr1 import spans
 from lastr1.algo.lapo import PolicyTerms, lapo_loss, merge_parts
 from lastr1.algo.logprob import action_entropy, stop_entropy
 from lastr1.config import LapoConfig, OptimizerConfig
@@ -87,7 +88,7 @@ class Learner:
         return tree_map(lambda *xs: torch.cat(xs), *parts)
 
     def _terms(self, rows: Decisions) -> PolicyTerms:
-        with self._precision():
+        with self._precision(), spans.span("learner", f"rescore {len(rows)}"):
             found: tuple[Reading, PolicyTerms] = self.review(self._prompt(rows), *self._chosen(rows))
         return moved(found[1], CPU)
 
@@ -112,7 +113,8 @@ class Learner:
         peaks = (self.config.lr, self.config.value_lr)
         for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
             group["lr"] = cosine_rate(done, self.steps, peak, end=self.config.lr_end, ramp=self.config.ramp)
-        self.optimizer.step()
+        with spans.span("learner", "step"):
+            self.optimizer.step()
 
     def gradient(self, batch: Minibatch, *, value_only: bool = False) -> dict[str, Tensor]:
         """Leave the minibatch's gradient in the parameters; its figures."""
@@ -136,6 +138,10 @@ class Learner:
         return reduce(merge_parts, parts)
 
     def _accumulate(self, batch: Minibatch, value_only: bool) -> dict[str, Tensor]:
+        with spans.span("learner", f"gradient of {len(batch.decisions)}"):
+            return self._backward(batch, value_only)
+
+    def _backward(self, batch: Minibatch, value_only: bool) -> dict[str, Tensor]:
         policy, device = self.policy, self.policy.device
         prompt, (thought, tokens) = self._prompt(batch.decisions), self._chosen(batch.decisions)
         weight = batch.weight.to(device)

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from lastr1 import spans
 from lastr1.algo.baselines import grpo, mixed, rloo
 from lastr1.algo.gae import Advantages, gae
 from lastr1.algo.lapo import PolicyTerms, decision_weights
@@ -22,6 +23,8 @@ from lastr1.config import Config, ReinforceConfig
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Minibatch, Rollout, make_rollout, tree_map
 from lastr1.rollout.collect import Player, scene_seed
+from lastr1.train.evaluate import starts_of
+from lastr1.train.figures import evaluation_figures, explained_variance, rollout_figures
 from lastr1.train.learner import Learner
 from lastr1.train.price import LatentPrice
 
@@ -37,6 +40,9 @@ class Fleet(Protocol):
 
     def publish(self) -> None:
         """Hand the learner's weights to whoever plays."""
+
+    def evaluate(self) -> list[Episode]:
+        """Greedy episodes on the recipe's evaluation starts, with the published weights."""
 
 
 class TaskSuccess:
@@ -90,6 +96,12 @@ class LocalFleet:
         """Player and learner share their weights here: only the version moves on."""
         self.player.version += 1
 
+    def evaluate(self) -> list[Episode]:
+        """Played by this machine's processes."""
+        config, pool = self.config, self.player.pool
+        starts = starts_of(config.env, config.evaluate, len(pool.tasks), pool.stored_states, config.seed)
+        return self.player.play(starts, noise=None)
+
 
 def training_starts(
     config: Config, player: Player, iteration: int, success: TaskSuccess | None = None
@@ -135,20 +147,33 @@ def reinforce(
         began = time.perf_counter()
         if began > deadline:
             return
-        rollout = fleet.collect(iteration)
+        with spans.span("run", "collect"):
+            rollout = fleet.collect(iteration)
         played = time.perf_counter()
-        figures = fleet.update(price.charge(rollout), iteration)
-        fleet.publish()
+        with spans.span("run", "update"):
+            figures = fleet.update(price.charge(rollout), iteration)
+        with spans.span("run", "publish"):
+            fleet.publish()
+        learnt = time.perf_counter()
+        evaluating = config.evaluate_every and (iteration + 1) % config.evaluate_every == 0
         yield (
             iteration,
             {
                 **rollout_figures(rollout),
                 **figures,
                 **price.settle(rollout),
+                **(_evaluate(fleet) if evaluating else {}),
                 "collect_seconds": played - began,
-                "update_seconds": time.perf_counter() - played,
+                "update_seconds": learnt - played,
             },
         )
+
+
+def _evaluate(fleet: Fleet) -> dict[str, float]:
+    with spans.span("run", "evaluate"):
+        began = time.perf_counter()
+        found = evaluation_figures(make_rollout(fleet.evaluate()))
+    return {**found, "evaluate_seconds": time.perf_counter() - began}
 
 
 def _from_critic(learner: Learner, rollout: Rollout, old: PolicyTerms, config: Config) -> Advantages:
@@ -237,47 +262,3 @@ def _teaching(rollout: Rollout, job: ReinforceConfig) -> Int[Tensor, "some"]:
     every = torch.ones(len(rollout.episodes), dtype=torch.bool)
     some = mixed(rollout.reward.sum(1), job.group) if job.skip_uniform_groups else every
     return (some if some.any() else every).nonzero().squeeze(1)
-
-
-def rollout_figures(rollout: Rollout) -> dict[str, float]:
-    """What the episodes of one iteration say."""
-    episodes = rollout.episodes
-    steps = sum(e.control_steps for e in episodes)
-    groups = rollout.decisions.thought.groups.float()
-    tasks = sorted({e.start.task for e in episodes})
-    lost = sum(e.lost for e in episodes)
-    return {
-        "success": float(np.mean([e.success for e in episodes])),
-        "episodes": len(episodes),
-        "decisions": len(rollout.decisions),
-        "control_steps": steps,
-        "mean_groups": float(groups.mean()),
-        "lost_share": lost / (lost + len(episodes)),
-        **latent_figures(rollout.decisions.terms.latent),
-        **{
-            f"success_task_{task}": float(np.mean([e.success for e in episodes if e.start.task == task]))
-            for task in tasks
-        },
-    }
-
-
-def latent_figures(latent: Float[Tensor, "B L D"]) -> dict[str, float]:
-    """How much thoughts differ in their first predicted latent, which every thought has.
-
-    `latent_spread`: variance over decisions as a share of the mean square.  `latent_rank`: effective rank of
-    the covariance C, tr(C)^2 / tr(C^2), over 1000 decisions at most.  Without a thought there are none.
-    """
-    if latent.shape[1] == 0:
-        return {}
-    rows = latent[:: 1 + len(latent) // 1000, 0].float()
-    centred = rows - rows.mean(0)
-    gram = centred @ centred.T  # the eigenvalues of the covariance, whatever the width
-    return {
-        "latent_spread": float(centred.square().sum() / rows.square().sum().clamp(min=1e-12)),
-        "latent_rank": float(gram.trace().square() / gram.square().sum().clamp(min=1e-12)),
-    }
-
-
-def explained_variance(value: Tensor, target: Tensor) -> float:
-    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 a constant one."""
-    return float(1 - (target - value).var() / target.var().clamp(min=1e-8))

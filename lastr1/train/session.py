@@ -1,10 +1,12 @@
 """A reinforcement run from its start, or from where it was resumed, to its end; whoever plays and learns."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lastr1 import spans
 from lastr1.config import Config, PolicyConfig
 from lastr1.knobs import to_dict
 from lastr1.model import manifest, weights
@@ -15,6 +17,7 @@ from lastr1.train.price import LatentPrice
 from lastr1.train.progress import track
 from lastr1.train.reinforce import Fleet, TaskSuccess, reinforce, trained_tasks
 from lastr1.train.standing import Standing
+from lastr1.train.timeline import Timeline
 from lastr1.train.watch import Watch
 from lastr1.types import UserError
 
@@ -29,6 +32,8 @@ class Session:
     """the policy to load"""
     found: Path | None
     """the checkpoint that is resumed from (None: the run begins)"""
+    profile: bool = False
+    """write a timeline of the run"""
 
     @property
     def first(self) -> int:
@@ -51,7 +56,9 @@ class Session:
         return standing
 
 
-def open_session(config: Config, checkpoint: Path, out: Path, *, resume: bool) -> Session:
+def open_session(
+    config: Config, checkpoint: Path, out: Path, *, resume: bool, profile: bool = False
+) -> Session:
     """Prepare `out`, or find where it stopped.  `UserError` when either cannot be."""
     run.begin(config)
     run.check_adapter(config.adapter, freeze_vision=config.optimizer.freeze_vision)
@@ -62,7 +69,7 @@ def open_session(config: Config, checkpoint: Path, out: Path, *, resume: bool) -
     start = found or (run.start_of(out, checkpoint) if resume else checkpoint)
     if found is None:
         manifest.check(start, manifest.QUICK)
-    return Session(config=config, store=store, start=start, found=found)
+    return Session(config=config, store=store, start=start, found=found, profile=profile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +91,21 @@ def iterate(session: Session, fleet: Fleet, standing: Standing, save: Callable[[
     began = time.perf_counter()
     deadline = began + 60 * job.minutes if job.minutes is not None else float("inf")
     iteration, episodes, saved = first - 1, 0, first or None
-    with track("train", job.iterations - first) as bar, MetricsLog(directory, first=first) as log:
+    timeline = (
+        Timeline(directory / f"trace_{first:06d}.json") if session.profile else contextlib.nullcontext()
+    )
+    with (
+        track("train", job.iterations - first) as bar,
+        MetricsLog(directory, first=first) as log,
+        timeline as trace,
+    ):
+        spans.taken()
+        since = time.perf_counter()
         for iteration, figures in reinforce(fleet, job, first, deadline, standing.price):
+            worked, now = spans.taken(), time.perf_counter()
+            if trace is not None:
+                trace.write(worked)
+            figures, since = {**figures, **spans.busy(worked, now - since)}, now
             log.write(iteration, {**figures, "health": watch.look(iteration, figures)})
             standing.note(figures["success"])
             episodes += int(figures["episodes"])

@@ -7,17 +7,19 @@ everywhere; gradients, episodes and scores come back through pipes.
 
 import contextlib
 import io
+import math
 import multiprocessing
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from lastr1 import spans
 from lastr1.config import Config
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvPool
@@ -36,8 +38,8 @@ from lastr1.types import UserError
 class Team(Player):
     """A player that shares its episodes with other processes."""
 
-    def __init__(self, bundle: Bundle, pool: EnvPool, slots: int, replicas: Sequence["Replica"]) -> None:
-        super().__init__(bundle, pool, slots)
+    def __init__(self, bundle: Bundle, pool: EnvPool, config: Config, replicas: Sequence["Replica"]) -> None:
+        super().__init__(bundle, pool, **_seating(config))
         self.replicas = tuple(replicas)
 
     def play(
@@ -83,7 +85,24 @@ def open_team(config: Config, checkpoint: Path, *, training: bool = False) -> It
             replicas = [stack.enter_context(contextlib.closing(replica)) for replica in found]
         else:
             replicas = []
-        yield Team(bundle, pool, -(-config.env.slots // count), replicas)
+        yield Team(bundle, pool, config, replicas)
+
+
+class Seating(TypedDict):
+    """How a player plays its share of the recipe's episodes; see `Player`."""
+
+    slots: int
+    groups: int
+    patience: float
+
+
+def _seating(config: Config) -> Seating:
+    env = config.env
+    return Seating(
+        slots=-(-env.slots // config.processes),
+        groups=env.groups,
+        patience=math.inf if env.patience is None else env.patience / 1000,
+    )
 
 
 def _load(config: Config, checkpoint: Path, spec: RobotSpec, training: bool) -> Bundle:
@@ -120,13 +139,14 @@ class Replica:
 
     def _receive(self) -> Any:
         try:
-            answer = self._pipe.recv()
+            answer, worked = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join(5.0)
             raise RuntimeError(
                 f"policy process {self.number} died (exit code {self._process.exitcode}); "
                 f"continue from the last checkpoint with --resume"
             ) from None
+        spans.keep(worked)
         if isinstance(answer, UserError):
             raise answer
         if isinstance(answer, Exception):
@@ -146,7 +166,7 @@ def _serve(pipe: Connection, config: Config, bundle: Bundle) -> None:
     die_with_parent()
     torch.set_num_threads(max(1, config.threads // config.processes))
     with run.open_pool(config) as pool:
-        player = Player(bundle, pool, -(-config.env.slots // config.processes))
+        player = Player(bundle, pool, **_seating(config))
         learner = Learner(bundle, config.lapo, config.optimizer)
 
         def play(
@@ -171,7 +191,7 @@ def _serve(pipe: Connection, config: Config, bundle: Bundle) -> None:
                     answer = jobs[job](*arguments)
                 except Exception as error:  # raised again by whoever asked
                     answer = error
-                _send(pipe, answer)
+                _send(pipe, (answer, spans.taken()))
 
 
 def share_parameters(policy: LatentPolicy) -> None:

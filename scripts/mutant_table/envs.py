@@ -5,6 +5,7 @@ from mutant_table.fault import faults
 TESTS = {
     "envs/pool.py": ["tests/envs/test_pool.py"],
     "envs/worker.py": ["tests/envs/test_pool.py"],
+    "envs/host.py": ["tests/envs/test_pool.py"],
 }
 
 MUTANTS = [
@@ -17,15 +18,11 @@ MUTANTS = [
         ),
         (
             "an end is lost with the worker",
-            "if slot in requests and not _ended(answers.get(slot)):",
-            "if slot in requests:",
+            "if slot in self._asked and not _ended(answers.get(slot)):",
+            "if slot in self._asked:",
         ),
-        ("a slot that was lost plays on", "if _ended(outcome):", "if False:"),
-        (
-            "a reset that was lost plays on",
-            "{slot for slot, answer in seen.items() if not isinstance(answer, EnvLost)}",
-            "set(seen)",
-        ),
+        ("a slot that was lost plays on", "if _ended(answer):", "if False:"),
+        ("what a slot lost as it waited is not told", "= {**self._told}", "= {}"),
         ("a lost frame is forgotten", "self._lost[slot] = got", "pass"),
         ("one restart too few", "self._in_a_row > self._restarts", "self._in_a_row >= self._restarts"),
         ("an episode that ends forgives nothing", "(0 if ended else self._in_a_row)", "self._in_a_row"),
@@ -35,6 +32,11 @@ MUTANTS = [
     ),
     *faults(
         "envs/worker.py",
+        ("everybody is waited for", "left = self._owed() - least", "left = 0"),
+        ("patience has no end", "<= left or now >= until", "<= left"),
+    ),
+    *faults(
+        "envs/host.py",
         ("a broken environment plays on", "self.discard(slot)\n            return EnvLost", "return EnvLost"),
     ),
 ]

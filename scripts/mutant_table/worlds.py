@@ -8,7 +8,7 @@ TESTS = {
     "demos/hdf5.py": ["tests/demos/test_hdf5.py"],
     "demos/cache.py": ["tests/demos/test_cache.py"],
     "report/conventions.py": ["tests/demos/test_libero_doctor.py"],
-    "rollout/collect.py": ["tests/rollout/test_slots.py"],
+    "rollout/collect.py": ["tests/rollout/test_slots.py", "tests/rollout/test_collect.py"],
 }
 
 MUTANTS = [
@@ -42,6 +42,8 @@ MUTANTS = [
     *faults(
         "rollout/collect.py",
         ("a slot leaves its scene", "(waiting[i][1].task != last, ", "("),
+        ("the policy waits for all", "-(-len(running) // self.groups)", "len(running)"),
+        ("patience has no end", "return seen if overdue or ", "return seen if "),
         ("slots build the same scene", "waiting[i][1].task in held, i)", "i)"),
     ),
 ]

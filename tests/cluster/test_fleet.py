@@ -47,7 +47,7 @@ def warmed(tmp_path_factory, toy):
     out = tmp_path_factory.mktemp("cluster")
     assert main(["warmup", "tabletop", *toy, "--out", str(out)]) == 0
     config = from_dict(Config, json.loads((out / "config.json").read_text()))
-    job = replace(config.reinforce, iterations=3, minibatches=2, episodes=6)
+    job = replace(config.reinforce, iterations=3, minibatches=2, episodes=6, evaluate_every=2)
     return out / "last", replace(config, reinforce=job)
 
 
@@ -70,6 +70,9 @@ def same(a, b):
     for x, y in zip(first, second, strict=True):
         for name in ("episodes", "decisions", "control_steps", "success", "mean_groups", "action_entropy"):
             assert y[name] == pytest.approx(x[name], rel=1e-4, abs=1e-6), name
+        assert ("evaluated_success" in x) == ("evaluated_success" in y) == (x["step"] == 1)
+    for name in ("evaluated_success", "evaluated_episodes", "evaluated_mean_groups"):
+        assert second[1][name] == pytest.approx(first[1][name], rel=1e-4, abs=1e-6), name
     begin, *ends = (
         load_file(run / "model.safetensors") for run in (a / "step_000002", a / "last", b / "last")
     )
@@ -82,11 +85,23 @@ def same(a, b):
 def test_a_cluster_learns_what_one_process_learns(machine, warmed, alone, tmp_path):
     """Two that play, two that learn; and a checkpoint from which either goes on."""
     config = on_cluster(warmed[1], learners=2, placement="colocated")
-    found = train(config, warmed[0], tmp_path / "run")
+    found = train(config, warmed[0], tmp_path / "run", profile=True)
     assert found.episodes == 18
     same(alone, tmp_path / "run")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["staleness"] for row in rows] == [0, 0, 0]
+    for row in rows:
+        assert all(0 < row[f"{kind}_busy"] < 1 for kind in ("simulator", "policy", "learner"))
+        assert (
+            row["episode_bytes"] > row["decisions"] * 3 * 32 * 32 * 3
+        )  # pixels alone: here, and to two ranks
+    weights = sum(t.numel() for t in load_file(tmp_path / "run" / "last" / "model.safetensors").values())
+    assert rows[0]["weight_bytes"] <= 2 * 4 * weights  # to two collectors; what is frozen stays
+    events = json.loads((tmp_path / "run" / "trace_000000.json").read_text())
+    of = {"collect": set(), "decide": set(), "gradient": set()}
+    for event in events:
+        of.setdefault(event["name"].split()[0], set()).add(event["pid"])
+    assert [len(of[name]) for name in ("collect", "decide", "gradient")] == [1, 2, 2]
 
 
 class Deaths:
@@ -139,6 +154,10 @@ def test_playing_ahead_is_bounded_and_repeats_itself(machine, warmed, tmp_path):
             found.append([episode.start for episode in rollout.episodes])
             figures = fleet.update(rollout, iteration)
             fleet.publish()
+            if iteration == 1:  # the third iteration is being played, with older weights
+                tested = fleet.evaluate()
+                assert {episode.version for episode in tested} == {2}
+                assert len(tested) == config.evaluate.episodes
         assert versions == [{0}, {0}, {1}]
         assert figures["staleness"] == 1
         assert len({start.seed for starts in found for start in starts}) == 18

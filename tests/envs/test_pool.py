@@ -185,6 +185,28 @@ def test_an_outcome_that_ended_its_episode_survives_the_crash_of_its_worker(pool
     assert isinstance(outcomes[4], EnvLost)
 
 
+def test_whoever_is_ready_is_heard_while_others_are_busy(pool: EnvPool) -> None:
+    pool.reset({0: Start(task=0), 1: Start(task=0, seed=HANG), 2: Start(task=0, seed=2)})
+    pool.send({0: chunk(1), 1: chunk(1), 2: chunk(1)})
+    found = pool.receive(2)
+    assert {slot: answer.observation.state[0] for slot, answer in found.items()} == {0: 1.0, 2: 3.0}
+    assert pool.receive(1, patience=0.0) == {}
+    pool.send({2: chunk(1)})
+    assert list(pool.receive(1)) == [2]
+    pool.send({0: chunk(1)})
+    rest = pool.receive(2)  # all that is owed
+    assert rest[0].observation.state[0] == 2.0
+    assert "silent" in rest[1].reason
+
+
+def test_what_a_crash_takes_from_slots_that_wait_is_told_when_they_go_on(pool: EnvPool) -> None:
+    pool.reset({0: Start(task=0), 2: Start(task=0, seed=CRASH), 4: Start(task=0), 1: Start(task=0)})
+    pool.send({2: chunk(1), 4: chunk(1)})
+    assert {slot: type(answer) for slot, answer in pool.receive(2).items()} == {2: EnvLost, 4: EnvLost}
+    pool.send({0: chunk(1), 1: chunk(1)})
+    assert isinstance(pool.receive(1)[0], EnvLost)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_exception_loses_one_slot(workers: int) -> None:
     with EnvPool(FakeEnv, slots=2, workers=workers) as pool:

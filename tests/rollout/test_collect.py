@@ -1,5 +1,6 @@
 """Playing: every start becomes one episode, whatever is lost on the way and whoever plays beside it."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -22,31 +23,39 @@ class FakePool:
     """
 
     def __init__(self, losses=()):
-        self.losses = set(losses)
+        self.losses, self.lost = set(losses), 0
         self.calls, self.resets = 0, []
         self.scenes = {}
+        self.told = {}
+        self.batches = []
 
-    def reset(self, starts):
-        return {slot: self._begin(slot, start) for slot, start in starts.items()}
+    def send(self, requests):
+        """Chunks of one call are a batch of the policy's; nothing else is asked then."""
+        if requests and not isinstance(next(iter(requests.values())), Start):
+            self.batches.append(set(requests))
+            self.told |= {slot: self._step(slot, self.calls) for slot in requests}
+            self.calls += 1
+        else:
+            self.told |= {slot: self._begin(slot, start) for slot, start in requests.items()}
+
+    def receive(self, least, patience):
+        """All there is; simulators of no duration."""
+        assert 1 <= least <= len(self.told)
+        told, self.told = self.told, {}
+        return told
 
     def _begin(self, slot, start):
         assert slot not in self.scenes, "a running episode was thrown away"
         self.resets.append(start)
         if len(self.resets) - 1 in self.losses:
+            self.lost += 1
             return EnvLost(reason="it never stood up")
         self.scenes[slot] = [start, 0]
         return self._look(slot)
 
-    def play(self, chunks):
-        assert set(chunks) == set(self.scenes)
-        return {slot: self._step(slot, self.calls) for slot in chunks} | self._count()
-
-    def _count(self):
-        self.calls += 1
-        return {}
-
     def _step(self, slot, call):
         if (call, slot) in self.losses:
+            self.lost += 1
             del self.scenes[slot]
             return EnvLost(reason="it fell over")
         scene = self.scenes[slot]
@@ -73,6 +82,15 @@ class FakePool:
         )
 
 
+class Trickle(FakePool):
+    """Tells no more than it must, what was asked first first; and one thing at a time to who is impatient."""
+
+    def receive(self, least, patience):
+        assert 1 <= least <= len(self.told)
+        count = least if patience == math.inf else 1
+        return {slot: self.told.pop(slot) for slot in list(self.told)[:count]}
+
+
 STARTS = [Start(task=i % 2, seed=10 + i) for i in range(7)]
 
 
@@ -89,8 +107,8 @@ def facts(episode):
     )
 
 
-def play(bundle, pool, *, slots=3, noise=5, starts=STARTS, **more):
-    return Player(bundle, pool, slots).play(starts, noise=noise, **more)
+def play(bundle, pool, *, slots=3, groups=1, patience=math.inf, noise=5, starts=STARTS, **more):
+    return Player(bundle, pool, slots, groups, patience).play(starts, noise=noise, **more)
 
 
 def test_every_start_becomes_one_episode_in_order(tiny):
@@ -124,13 +142,16 @@ def test_what_was_seen_is_what_is_stored(tiny):
     "losses",
     [[(0, 1)], [(1, 0), (1, 1), (1, 2)], [(0, 0), (1, 0), (2, 0), (3, 0)], [1], [0, 1, 2, 3, 4], [(0, 1), 3]],
 )
-def test_a_lost_episode_begins_anew(tiny, losses):
+@pytest.mark.parametrize("make", [FakePool, Trickle])
+def test_a_lost_episode_begins_anew(tiny, make, losses):
     """Its start is queued again, and what is played in the end is what would have been played."""
     bundle = tiny()
-    pool, progress = FakePool(losses), []
-    episodes = play(bundle, pool, progress=progress.append)
-    assert len(pool.resets) == len(STARTS) + len(losses)
-    assert sum(e.lost for e in episodes) == len(losses)
+    pool, progress = make(losses), []
+    episodes = play(bundle, pool, groups=2 if make is Trickle else 1, progress=progress.append)
+    assert pool.lost == len(losses) or make is Trickle  # whose calls are about fewer slots
+    assert pool.lost > 0
+    assert len(pool.resets) == len(STARTS) + pool.lost
+    assert sum(e.lost for e in episodes) == pool.lost
     assert set(pool.resets) == set(STARTS)
     assert [facts(e) for e in episodes] == [facts(e) for e in play(bundle, FakePool())]
     assert sorted(e.start.seed for e in progress) == [s.seed for s in STARTS]
@@ -143,6 +164,21 @@ def test_neighbours_do_not_matter(tiny, slots):
     assert [facts(e) for e in play(bundle, FakePool(), slots=slots)] == [
         facts(e) for e in play(bundle, FakePool())
     ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "patience", "largest"),
+    [(1, math.inf, 4), (2, math.inf, 2), (4, math.inf, 1), (2, 1e9, 2), (1, 0, 1)],
+)
+def test_the_policy_decides_for_some_while_others_play(tiny, groups, patience, largest):
+    """Half of the slots in turn, or whoever is there when patience ends: the same episodes."""
+    bundle, pool = tiny(), Trickle()
+    episodes = play(bundle, pool, slots=4, groups=groups, patience=patience)
+    assert max(len(batch) for batch in pool.batches) == largest
+    assert [facts(e) for e in episodes] == [facts(e) for e in play(bundle, FakePool())]
+    if groups == 2:
+        first, second, *_ = pool.batches
+        assert not first & second  # while one half plays, the policy decides for the other
 
 
 def test_noise_decides(tiny):

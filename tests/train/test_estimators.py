@@ -9,7 +9,8 @@ import torch
 from lastr1.config import Config, LapoConfig, ReinforceConfig
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Step, make_rollout
-from lastr1.train.reinforce import improve, latent_figures, rollout_figures, training_starts
+from lastr1.train.figures import latent_figures, rollout_figures
+from lastr1.train.reinforce import improve, training_starts
 
 
 class FakeLearner:

@@ -9,13 +9,12 @@ from lastr1.algo.lapo import PolicyTerms
 from lastr1.config import Config, EnvConfig, LapoConfig, ReinforceConfig, ThinkingConfig
 from lastr1.envs.base import Start
 from lastr1.rollout.batch import Episode, Step, make_rollout, tree_map
+from lastr1.train.figures import explained_variance, rollout_figures
 from lastr1.train.price import LatentPrice
 from lastr1.train.reinforce import (
     TaskSuccess,
-    explained_variance,
     improve,
     reinforce,
-    rollout_figures,
     training_starts,
 )
 

@@ -97,7 +97,10 @@ def _same(whole, out):
         else:
             assert path.read_bytes() == (theirs / path.name).read_bytes(), (out, path.name)
     rows = [
-        [{k: v for k, v in row.items() if "seconds" not in k} for row in read_metrics(p / "metrics.jsonl")]
+        [
+            {k: v for k, v in row.items() if not k.endswith(("_seconds", "_busy"))}
+            for row in read_metrics(p / "metrics.jsonl")
+        ]
         for p in (whole, out)
     ]
     assert rows[0] == rows[1]
