@@ -103,4 +103,4 @@ def _entry(name: str, kind: str, told: str, values: dict[str, int] | dict[str, f
     yield f"# HELP {name} {told}"
     yield f"# TYPE {name} {kind}"
     for suffix, value in values.items():
-        yield f"{name}{suffix} {value:g}" if isinstance(value, float) else f"{name}{suffix} {value}"
+        yield f"{name}{suffix} {value:.12g}"  # sums grow for weeks, and rates are their small differences

@@ -62,6 +62,13 @@ def test_by_hand():
     ]
 
 
+def test_a_sum_that_has_grown_large_still_counts_every_decision():
+    metrics = Metrics(groups=4, latents_per_group=2)
+    metrics.answered(replace(TIMING, total_ms=1e9))
+    metrics.answered(TIMING)
+    assert "lastr1_decision_seconds_sum 1000000.01" in metrics.text().splitlines()
+
+
 def test_only_the_last_decisions_make_percentiles():
     metrics = Metrics(groups=4, latents_per_group=2)
     metrics.answered(replace(TIMING, total_ms=1e6))
