@@ -176,11 +176,12 @@ class _Gripper:
         while not self._closing.wait(_LOOK_S):
             try:
                 self.opened = self._hand.width / self._widest
+                wanted = self.wanted
+                if wanted != self._told and (moving is None or moving.wait(0.0)):
+                    moving = self._tell(wanted)
+                    self._told = wanted
             except _FAULTS:
-                continue  # what it holds it keeps; an arm that is gone is noticed by the control loop
-            if self.wanted != self._told and (moving is None or moving.wait(0.0)):
-                self._told = self.wanted
-                moving = self._tell(self._told)
+                moving = None  # tried again; an arm that is gone is noticed by the control loop
 
     def _tell(self, opened: float) -> "franky.BoolFuture":
         """Grasp whatever is between the fingers, or move them apart."""

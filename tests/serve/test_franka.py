@@ -4,11 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lastr1.cli import main
+from lastr1.config import RobotConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.franka import ROOT, measure
@@ -28,6 +31,39 @@ def test_without_franky_a_line_says_what_to_install(capsys):
     assert out == ""
     assert len(err.splitlines()) == 1
     assert "lastr1[franka]" in err
+
+
+class Stiff(Exception):
+    """What a hand raises that is busy or out of reach."""
+
+
+class Hand:
+    """A gripper that fails the first time it is told something."""
+
+    max_width = width = 0.08
+
+    def __init__(self, host):
+        self.tries, self.closed = 0, threading.Event()
+
+    def grasp_async(self, *_):
+        self.tries += 1
+        if self.tries == 1:
+            raise Stiff("busy")
+        self.closed.set()
+        return SimpleNamespace(wait=lambda seconds: True)
+
+
+def test_a_gripper_that_failed_once_is_told_again(monkeypatch):
+    mode = SimpleNamespace(Reflex=1, UserStopped=2, Other=3)
+    stub = SimpleNamespace(Exception=Stiff, RobotMode=mode, Gripper=Hand)
+    monkeypatch.setitem(sys.modules, "franky", stub)
+    monkeypatch.delitem(sys.modules, "lastr1.serve.franka", raising=False)
+    gripper = importlib.import_module("lastr1.serve.franka")._Gripper("host", RobotConfig())
+    monkeypatch.delitem(sys.modules, "lastr1.serve.franka")
+    gripper.wanted = 0.0
+    assert gripper._hand.closed.wait(10)
+    gripper.close()
+    assert gripper._hand.tries == 2
 
 
 @simulated
