@@ -51,10 +51,9 @@ class VideoCamera:
         return frame.image
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; a source that is silent is left to its thread, which alone may close it."""
         self._closing.set()
         self._thread.join(2.0)
-        self._file.close()
 
     def _read(self) -> None:
         try:
@@ -69,6 +68,7 @@ class VideoCamera:
             return  # unplugged: the last frame grows stale
         finally:
             self._first.set()
+            self._file.close()
 
 
 class PatternCamera:
