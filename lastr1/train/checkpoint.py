@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -114,7 +115,11 @@ class Store:
 
     def _best(self) -> Path | None:
         """The highest score; the earliest of equals."""
-        scores = [(value, path) for path in self._steps() if (value := score(path)) is not None]
+        scores: list[tuple[float, Path]] = []
+        for path in self._steps():
+            with suppress(UserError):  # an old one whose manifest was damaged since is none to go back to
+                value = score(path)
+                scores += [(value, path)] if value is not None else []
         return max(scores, key=lambda row: (row[0], -_number(row[1])))[1] if scores else None
 
     def _point(self, name: str, target: str) -> None:

@@ -55,6 +55,14 @@ def test_a_damaged_newest_is_put_aside(run, capsys):
         store.newest()
 
 
+def test_a_damaged_older_one_does_not_end_the_run(run):
+    for step, score in ((1, 0.9), (2, 0.5)):
+        store = run(step, score)
+    (store.directory / "step_000001" / "manifest.json").write_text("{")
+    run(3, 0.4)
+    assert os.readlink(store.directory / "best") == "step_000002"
+
+
 def test_what_a_killed_write_leaves(run):
     """Half a new checkpoint; a replaced one that stands aside; a link; a `last` that is a copied folder."""
     for step in (1, 2):
