@@ -14,7 +14,7 @@ class MetricsLog:
     def __init__(self, directory: Path, name: str = "metrics", *, first: int = 0) -> None:
         """Steps from `first` on are about to be written: a killed run's rows of them are forgotten."""
         directory.mkdir(parents=True, exist_ok=True)
-        _forget(directory / f"{name}.jsonl", first)
+        forget(directory / f"{name}.jsonl", first)
         self._lines = (directory / f"{name}.jsonl").open("a", buffering=1)
         # What a killed run wrote there of later steps is not shown.
         self._board = SummaryWriter(str(directory / "tensorboard" / name), purge_step=first or None)
@@ -39,7 +39,8 @@ class MetricsLog:
         self._board.close()
 
 
-def _forget(path: Path, first: int) -> None:
+def forget(path: Path, first: int) -> None:
+    """Drop the lines of step `first` and later, all at once: a killed run leaves the old file or the new."""
     if path.exists():
         kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] < first]
         temporary = path.with_suffix(".tmp")

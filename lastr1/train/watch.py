@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lastr1.algo.health import LEVELS, Finding, health
 from lastr1.config import HealthConfig
-from lastr1.train.metrics import read_metrics
+from lastr1.train.metrics import forget, read_metrics
 from lastr1.train.progress import say
 from lastr1.types import UserError
 
@@ -48,14 +48,14 @@ class Watch:
         self._limits, self._file = limits, directory / FILE
         past = read_metrics(directory / "metrics.jsonl") if first else []
         self._rows = [row for row in past if row["step"] < first]
-        self.events = [event for event in read_events(self._file) if event.step < first]
+        forget(self._file, first)
+        self.events = read_events(self._file)
         ends = [event.step for event in self.events if event.finding.level == "stop"]
         self._since = sum(row["step"] <= max(ends) for row in self._rows) if ends else 0
         self._grave: dict[str, int] = {}
         for event in self.events:
             if not ends or event.step > max(ends):
                 self._grave[event.finding.name] = LEVELS.index(event.finding.level)
-        self._file.write_text("".join(event.line() for event in self.events))
         self.end: Event | None = None
         """why the run must end"""
 
