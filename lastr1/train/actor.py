@@ -119,11 +119,11 @@ class Actor:
         self._place = Place(episode=0, index=0)
 
     def play(self, start: Start, episode: int) -> int:
-        """One episode; how many transitions it left."""
+        """One episode, or what of it there is time for; how many transitions it left."""
         self._place, self._decisions, task = Place(episode=episode, index=0), 0, start.task
         observation, given, held = self.env.reset(start), None, False
         self.human.begin()
-        while True:
+        while not self.shared.stop.is_set():
             if given is None:
                 proposed = self._decide(observation)
                 given = self.human.act(observation, proposed[0])
@@ -139,7 +139,8 @@ class Actor:
                 return 0
             self._write(chunk, outcome, verdict, task)
             if verdict is not None or outcome.truncated:
-                return self._place.index
+                break
+        return self._place.index
 
     def _play_chunk(
         self, chunk: _Chunk, proposed: Floats, given: Floats | None

@@ -186,19 +186,20 @@ class Tally:
     """How the run's episodes went, from the transitions themselves."""
 
     def __init__(self) -> None:
-        self._open: dict[int, list[Transition]] = {}
+        self._episode, self._steps, self._helped, self._takeovers = -1, 0, 0, 0
         self._done: deque[tuple[bool, int, float]] = deque(maxlen=RECENT)
         self.episodes = 0
 
     def note(self, rows: list[tuple[int, Transition]]) -> None:
         """Take in transitions, in the order they were played."""
         for episode, row in rows:
-            self._open.setdefault(episode, []).append(row)
+            if episode != self._episode:  # the one before was discarded or broken off, if it has no end
+                self._episode, self._steps, self._helped, self._takeovers = episode, 0, 0, 0
+            self._steps += row.steps
+            self._helped += row.steps * row.is_intervention
+            self._takeovers += row.takeover
             if row.terminated or row.truncated:
-                whole = self._open.pop(episode)
-                steps = sum(r.steps for r in whole)
-                helped = sum(r.steps for r in whole if r.is_intervention)
-                self._done.append((row.success, sum(r.takeover for r in whole), helped / steps))
+                self._done.append((row.success, self._takeovers, self._helped / self._steps))
                 self.episodes += 1
 
     def figures(self) -> dict[str, float]:

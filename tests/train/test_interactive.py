@@ -77,6 +77,7 @@ def play(policy, config, tmp_path):
         publish(bundle.policy, tmp_path, 5)
         context = multiprocessing.get_context("spawn")
         shared = Shared(updates=context.Value("q", 0), stop=context.Event())
+        person.stop = shared.stop
         actor = Actor(bundle, env, person, config, tmp_path, shared)
         count = actor.play(Start(task=1, seed=3), 0)
         rows = [row for _, row in read_all(Buffers(tmp_path).refresh())]
@@ -134,6 +135,20 @@ def test_a_failure_ends_without_a_prize(play):
 
 def test_a_discarded_episode_leaves_nothing(play):
     assert play(Puppet(range(3, 6), judges=(30, "discard"))) == []
+
+
+class Leaver(Puppet):
+    """Beside whom the run is stopped, in the second chunk."""
+
+    def act(self, observation, proposed):
+        if self.played == 10:
+            self.stop.set()
+        return super().act(observation, proposed)
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_the_end_of_an_episode(play):
+    """The keyboard is a terminal that has to be given back."""
+    assert [row.steps for row in play(Leaver([]))] == [8, 8]
 
 
 def test_rewards_and_ratio():
