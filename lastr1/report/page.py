@@ -24,8 +24,7 @@ from lastr1.report.pieces import (
     task_row,
 )
 from lastr1.report.plots import Metrics
-from lastr1.train.evaluate import Evaluation, Tally
-from lastr1.types import UserError
+from lastr1.train.evaluate import Evaluation
 
 CSS = Path(__file__).with_name("page.css")
 
@@ -72,27 +71,6 @@ class DemoReport:
     """the command line that repeats the run"""
     versions: dict[str, str] = field(default_factory=dict)
     """package or machine -> version"""
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """An `Evaluation` that was written as JSON; other keys are left alone.  `UserError` if it is none."""
-    try:
-        found = json.loads(path.read_text())
-        return Evaluation(
-            total=_tally(**found["total"]),
-            tasks={name: _tally(**tally) for name, tally in found["tasks"].items()},
-            mean_latents=float(found["mean_latents"]),
-            latents={int(length): int(count) for length, count in found["latents"].items()},
-            control_steps=float(found["control_steps"]),
-            rows=tuple(found["rows"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds no evaluation ({error!r}): make one with lastr1 evaluate") from None
-
-
-def _tally(*, successes: int, episodes: int, wilson95: Sequence[float]) -> Tally:
-    low, high = wilson95
-    return Tally(successes=successes, episodes=episodes, wilson95=(low, high))
 
 
 def write_page(directory: Path, report: DemoReport) -> Path:

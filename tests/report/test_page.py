@@ -1,5 +1,4 @@
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -7,10 +6,9 @@ import numpy as np
 import pytest
 
 from lastr1.config import Config
-from lastr1.report.page import DemoReport, Stage, Video, read_evaluation, write_page
+from lastr1.report.page import DemoReport, Stage, Video, write_page
 from lastr1.rollout.record import write_video
 from lastr1.train.evaluate import Evaluation, Tally
-from lastr1.types import UserError
 
 VOID = {"meta", "img", "source"}
 NASTY = "<script>alert('1')</script> & \"more\""
@@ -126,18 +124,3 @@ def test_a_task_that_only_one_policy_played_is_listed(tmp_path: Path) -> None:
     text = Reader(page).text
     assert "push" in text
     assert "pull" in text
-
-
-def test_an_evaluation_is_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps({"recipe": "x", **asdict(evaluation(3))}))
-    assert read_evaluation(path) == evaluation(3)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"total": {"successes": 1}}'])
-def test_another_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "result.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"result\.json holds no evaluation .* lastr1 evaluate") as error:
-        read_evaluation(path)
-    assert "\n" not in str(error.value)
