@@ -36,9 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def server() -> Iterator[tuple[int, str]]:
+def server(recipe: str = "tabletop", checkpoint: Path = BUILTIN, *knobs: str) -> Iterator[tuple[int, str]]:
     """Process id and address."""
-    words = ["serve", "tabletop", "--checkpoint", str(BUILTIN), "--serve.port", "0"]
+    words = ["serve", recipe, "--checkpoint", str(checkpoint), "--serve.port", "0", *knobs]
     command = "import sys; from lastr1.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
