@@ -49,7 +49,7 @@ MUTANTS = [
     *faults(
         "train/interactive.py",
         ("success with help counts as alone", "(success * (takeovers == 0))", "success"),
-        ("help counts by chunks", "self._takeovers += row.takeover", "self._takeovers += row.is_intervention"),
+        ("help, by chunks", "self._takeovers += row.takeover", "self._takeovers += row.is_intervention"),
         ("updates before there is enough", "count < max(1, job.start_after)", "count < 1"),
         ("updates whatever the ratio", "step < due(job, count) if job", "playing if job"),
     ),
