@@ -60,11 +60,7 @@ def make_expert(config: EnvConfig, noise: float) -> Expert:
     if isinstance(env, TabletopEnv):
         return _TabletopRecorder(env=env, noise=noise)
     assert isinstance(env, LiberoEnv | DualArmEnv)
-    if noise:
-        raise UserError(
-            f"collect.noise {noise}: the expert of {env.suite} replays its plan and takes no noise; use 0"
-        )
-    return _PlanRecorder(env=env, planner=planner_of(env))
+    return _PlanRecorder(env=env, planner=planner_of(env), noise=noise)
 
 
 def planner_of(env: LiberoEnv | DualArmEnv) -> Planner:
@@ -87,7 +83,8 @@ class _TabletopRecorder:
 class _PlanRecorder:
     env: Env
     planner: Planner
+    noise: float
 
-    def record(self, start: Start, seed: int) -> Recording | None:  # noqa: ARG002  (its plan has no dice)
-        plan = self.planner.plan(start)
+    def record(self, start: Start, seed: int) -> Recording | None:
+        plan = self.planner.plan(start, noise=self.noise, seed=seed)
         return self.planner.record(plan) if plan.success else None

@@ -144,10 +144,12 @@ class DualArmExpert:
     def __init__(self, env: DualArmEnv) -> None:
         self._env = env
 
-    def plan(self, start: Start) -> Plan:
+    def plan(self, start: Start, *, noise: float = 0.0, seed: int = 0) -> Plan:
         """Play the task's skill without drawing."""
         env = self._env
-        return plan_episode(env, start, lambda: SKILLS[env.task.name](Pair(env.simulation)))
+        return plan_episode(
+            env, start, lambda: SKILLS[env.task.name](Pair(env.simulation)), noise=noise, seed=seed
+        )
 
     def record(self, plan: Plan) -> Recording:
         """Replay a plan with the cameras on.  `ValueError`: the plan failed."""

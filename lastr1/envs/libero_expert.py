@@ -17,9 +17,12 @@ class LiberoExpert:
     def __init__(self, env: LiberoEnv) -> None:
         self._env = env
 
-    def plan(self, start: Start) -> Plan:
+    def plan(self, start: Start, *, noise: float = 0.0, seed: int = 0) -> Plan:
         """Play the task's skills without drawing.  `UserError` when no skill covers the task's goal."""
-        return plan_episode(self._env, start, lambda: solve(Scene(self._env.simulation), self._env.goal))
+        env = self._env
+        return plan_episode(
+            env, start, lambda: solve(Scene(env.simulation), env.goal), noise=noise, seed=seed
+        )
 
     def record(self, plan: Plan) -> Recording:
         """Replay a plan with the camera on.  `ValueError`: the plan failed."""

@@ -16,6 +16,17 @@ import numpy as np
 from lastr1.envs.base import Env, Recording, Start
 from lastr1.types import ActionChunk, Floats, Observation, Outcome
 
+PREFIX, STRAY = (
+    60,
+    12,
+)  # most disturbed control steps before a demonstration, and most that go astray after them
+LASTS = 0.8  # how much of a push is left after a control step
+ASIDE = 0.6  # largest move of an arm that goes astray, controller units
+TURNS, TWIST = (
+    ("roll", "pitch", "yaw"),
+    0.2,
+)  # rotations are disturbed less: a twisted hand sees and grasps nothing
+
 
 class Stepped(Env, Protocol):
     """An environment with the single control step under its chunks."""
@@ -73,13 +84,18 @@ class Plan:
     actions: Floats
     """[H, A]"""
     success: bool
+    astray: int = 0
+    """first control steps, not shown: they leave the arms where a clumsy policy might be"""
 
 
 class Planner(Protocol):
     """A scripted expert of such an environment."""
 
-    def plan(self, start: Start) -> Plan:
-        """Play the task's skills without drawing.  `UserError` when no skill covers the task's goal."""
+    def plan(self, start: Start, *, noise: float = 0.0, seed: int = 0) -> Plan:
+        """Play the task's skills undrawn; with `noise`, after a disturbed beginning drawn from `seed`.
+
+        `UserError` when no skill covers the task's goal.
+        """
 
     def record(self, plan: Plan) -> Recording:
         """Replay a plan with the cameras on, at the size the environment was made for.
@@ -88,17 +104,58 @@ class Planner(Protocol):
         """
 
 
-def plan_episode(env: Stepped, start: Start, skill: Callable[[], Iterator[Floats]]) -> Plan:
-    """Play a skill undrawn, to success, its own end or the cap; `skill` is called once the scene stands."""
+def plan_episode(
+    env: Stepped,
+    start: Start,
+    skill: Callable[[], Iterator[Floats]],
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Plan:
+    """Play a skill undrawn, to success, its own end or the cap.
+
+    `skill` is called when the scene stands, and with `noise` (standard deviation in controller units) again
+    after a disturbed beginning: from there the demonstration shows the way.
+    """
     env.reset(start)
     actions: list[Floats] = []
     solved = False
-    for action in skill():
-        actions.append(action)
-        solved = env.step(action, look=False)
-        if solved or len(actions) == env.cap:
-            break
-    return Plan(start=start, actions=np.stack(actions), success=solved)
+
+    def play(moves: Iterator[Floats]) -> int:
+        nonlocal solved
+        for action in moves:
+            actions.append(action)
+            solved = env.step(action, look=False)
+            if solved or len(actions) == env.cap:
+                break
+        return len(actions)
+
+    astray = play(_disturbed(env, skill(), noise, np.random.default_rng(seed))) if noise else 0
+    if solved or astray == env.cap:
+        return Plan(start=start, actions=np.stack(actions), success=False)
+    play(skill())
+    return Plan(start=start, actions=np.stack(actions), success=solved, astray=astray)
+
+
+def _disturbed(
+    env: Stepped, skill: Iterator[Floats], noise: float, rng: np.random.Generator
+) -> Iterator[Floats]:
+    """The beginning of a skill with pushes that last; then, two times out of three, straight on somewhere.
+
+    As the embedded world's demonstrations begin, but arms have inertia: a new push every control step would
+    average out.
+    """
+    binary = np.array([dim.binary for dim in env.spec.action])
+    scale = np.array([TWIST if dim.name.endswith(TURNS) else 1.0 for dim in env.spec.action])
+    push = np.zeros(len(scale))
+    for action, _ in zip(skill, range(int(rng.integers(PREFIX + 1))), strict=False):
+        push = LASTS * push + np.sqrt(1 - LASTS**2) * noise * scale * rng.standard_normal(len(scale))
+        yield np.where(binary, action, np.clip(action + push, -1.0, 1.0)).astype(np.float32)
+    if rng.random() < 2 / 3:
+        course = rng.uniform(-ASIDE, ASIDE, len(scale)) * (scale == 1.0)
+        course = np.where(binary, rng.integers(2, size=len(scale)), course).astype(np.float32)
+        for _ in range(int(rng.integers(1, STRAY + 1))):
+            yield course
 
 
 def record_plan(env: Stepped, plan: Plan) -> Recording:
@@ -106,8 +163,13 @@ def record_plan(env: Stepped, plan: Plan) -> Recording:
     if not plan.success:
         raise ValueError(f"the plan for {plan.start} failed: there is nothing to demonstrate")
     seen = [env.reset(plan.start)]
+    shown = plan.actions[plan.astray :]
+    if plan.astray:
+        for action in plan.actions[: plan.astray]:
+            env.step(action, look=False)
+        seen = [env.observe()]
     solved = False
-    for action in plan.actions:
+    for action in shown:
         solved = env.step(action, look=True)
         seen.append(env.observe())
     assert solved, f"the replay of {plan.start} differs from its plan"
@@ -116,6 +178,6 @@ def record_plan(env: Stepped, plan: Plan) -> Recording:
         instruction=seen[0].instruction,
         frames={c.name: np.stack([o.images[c.name] for o in seen]) for c in env.spec.cameras},
         states=np.stack([o.state for o in seen]),
-        actions=plan.actions,
+        actions=shown,
         success=solved,
     )

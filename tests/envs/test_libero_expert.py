@@ -190,6 +190,23 @@ def test_demonstration_is_a_replay_of_the_plan(env: LiberoEnv, start: Start) -> 
 
 
 @pytest.mark.sim
+@pytest.mark.slow
+def test_after_a_disturbed_beginning_only_the_way_from_there_is_shown(env: LiberoEnv) -> None:
+    expert, start = LiberoExpert(env), Start(task=7, state=0)
+    plan = expert.plan(start, noise=0.3, seed=1)
+    again = expert.plan(start, noise=0.3, seed=1)
+    np.testing.assert_array_equal(plan.actions, again.actions)
+    assert plan.success
+    assert plan.astray > 5
+    assert not np.array_equal(plan.actions[:6], expert.plan(start, noise=0.3, seed=3).actions[:6])
+    record = expert.record(plan)
+    assert len(record.actions) == len(plan.actions) - plan.astray == len(record.frames["agentview"]) - 1
+    # What is shown begins where the disturbance has left the arm, not where the episode began.
+    assert np.linalg.norm(record.states[0, :3] - env.reset(start).state[:3]) > 0.02
+    assert record.success
+
+
+@pytest.mark.sim
 def test_failed_plans_are_not_recorded(env: LiberoEnv) -> None:
     with pytest.raises(ValueError, match="failed"):
         LiberoExpert(env).record(

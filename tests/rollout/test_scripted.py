@@ -189,7 +189,8 @@ def test_collect_writes_successes_only(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("success", [True, False])
 def test_an_expert_that_plans_records_its_successes_only(success):
     class Planner:
-        def plan(self, start):
+        def plan(self, start, noise, seed):
+            assert (noise, seed) == (0.25, 7)
             return SimpleNamespace(start=start, success=success)
 
         def record(self, plan):
@@ -197,7 +198,8 @@ def test_an_expert_that_plans_records_its_successes_only(success):
             return plan.start
 
     start = Start(task=3)
-    assert envs._PlanRecorder(env=None, planner=Planner()).record(start, 0) == (start if success else None)
+    recorder = envs._PlanRecorder(env=None, planner=Planner(), noise=0.25)
+    assert recorder.record(start, 7) == (start if success else None)
 
 
 def test_the_start_is_known_unless_the_beginning_was_disturbed(expert):
