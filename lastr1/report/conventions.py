@@ -20,6 +20,7 @@ from lastr1.demos.source import Source, fitting, matching_tasks, open_source, pl
 from lastr1.demos.stats import read_statistics
 from lastr1.envs import make_env
 from lastr1.envs.base import Env
+from lastr1.envs.dualarm import SUITE as DUALARM
 from lastr1.envs.libero import CAPS as LIBERO_SUITES
 from lastr1.envs.tabletop_tasks import SUITES as TABLETOP_SUITES
 from lastr1.model.codec import Codec
@@ -64,8 +65,12 @@ def check_demo(
 
 def _world(source: Source, config: EnvConfig, make: Callable[[EnvConfig], Env]) -> tuple[Env, EnvConfig]:
     """The environment of the recording, at its image size: the recipe's suite if it has the task."""
-    size, table = _size(source), isinstance(source, Dataset) and source.robot.name.startswith("tabletop")
-    suites = [*TABLETOP_SUITES] if table else [*LIBERO_SUITES]
+    size, robot = _size(source), source.robot.name if isinstance(source, Dataset) else ""
+    suites = [*LIBERO_SUITES]
+    if robot.startswith("tabletop"):
+        suites = [*TABLETOP_SUITES]
+    elif robot.startswith(DUALARM):
+        suites = [DUALARM]
     suites.sort(key=lambda suite: suite != config.suite)
     shown = {plain(source.tasks[episode.task]) for episode in source.episodes}
     for suite in suites:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lastr1.config import EnvConfig
-from lastr1.envs import make_env, make_expert
+from lastr1.envs import make_env
 from lastr1.envs.base import Start
 from lastr1.envs.check import check_env
 from lastr1.envs.dualarm import CAP, DualArmEnv
@@ -148,8 +148,6 @@ def test_bad_requests_are_named(env: DualArmEnv) -> None:
     for start in (Start(task=2), Start(task=-1), Start(task=0, state=50), Start(task=0, placed=(1.0,))):
         with pytest.raises(ValueError, match=r"there are|placed"):
             env.reset(start)
-    with pytest.raises(UserError, match="noise"):
-        make_expert(EnvConfig(suite="dualarm", image=32), 0.1)
 
 
 def test_setup_record(env: DualArmEnv) -> None:

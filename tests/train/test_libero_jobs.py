@@ -24,6 +24,7 @@ def test_collect_warmup_train_evaluate(tmp_path, monkeypatch, suite, task, asset
     recipe = [f"{suite}_small", "--env.tasks", str(task), *ONE]
     one = ["--env.slots", "1"]
     assert main(["collect", *recipe, *one, "--out", "demos"]) == 0
+    assert main(["doctor", "--demo", "demos"]) == 0
     warmup = ["--warmup.iterations", "2", "--warmup.batch", "4", "--base", "builtin"]
     assert main(["warmup", *recipe, *warmup, "--demos", "demos", "--out", "warm"]) == 0
     played = ["--reinforce.iterations", "1", "--reinforce.episodes", "1", "--reinforce.minibatches", "1"]
