@@ -120,17 +120,14 @@ def learner_memory(config: Config, counted: Counted, ranks: int) -> Memory:
     """One rank's: fp32 weights and moments (16 bytes per trained parameter), cut among the ranks."""
     job = config.optimizer
     gathered = 0 if ranks == 1 else counted.undivided
-    if job.checkpointing:
-        kept = job.micro_batch * counted.kept_layer
-    elif job.autocast:
-        kept = job.micro_batch * counted.kept[1] + 2 * counted.weights  # bf16 copies of the weights
-    else:
-        kept = job.micro_batch * counted.kept[0]
+    each = counted.kept_layer if job.checkpointing else counted.kept[job.autocast]
+    # Autocast keeps its bf16 copies of trained weights for a pass, and a backward pass needs those of all.
+    copied = (min(counted.trained, counted.weights) if job.checkpointing else counted.weights) * job.autocast
     return Memory(
         weights=4 * (counted.weights / ranks + gathered),
         gradients=4 * (counted.trained / ranks + (gathered if not config.adapter.rank else 0)),
         optimizer=8 * counted.trained / ranks,
-        activations=float(kept),
+        activations=float(job.micro_batch * each + 2 * copied),
     )
 
 

@@ -105,6 +105,14 @@ def test_ranks_divide_and_an_adapter_spares(world):
     assert learner_memory(lora, count(lora, world[0]), 1).optimizer < 0.25 * one.optimizer
     half = replace(CONFIG, optimizer=OptimizerConfig(checkpointing=True))
     assert learner_memory(half, counted, 1).activations < 0.5 * one.activations
+    # of frozen weights, autocast keeps no copies from one layer to the next
+    both = replace(half, optimizer=OptimizerConfig(checkpointing=True, autocast=True))
+    copies = learner_memory(both, counted, 1).activations - learner_memory(half, counted, 1).activations
+    assert copies == 2 * counted.weights
+    adapted = replace(both, adapter=AdapterConfig(rank=4))
+    few = count(adapted, world[0])
+    kept = learner_memory(adapted, few, 1).activations
+    assert kept == 64 * few.kept_layer + 2 * few.trained
 
 
 def test_pace_and_what_binds(world):
