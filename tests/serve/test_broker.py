@@ -14,13 +14,19 @@ def broker(**knobs):
     return Broker(**{"play": 4, "ahead": 2, "blend": "none", "binary": (False, True), **knobs})
 
 
-def test_what_was_played_while_thinking_is_skipped():
-    it = broker()
+def halfway(**knobs):
+    """Two actions of the first chunk are played, and the next one is asked for."""
+    it = broker(**knobs)
     it.asked()
     it.take(chunk(0))
     assert [it.next()[0], it.next()[0]] == [0, 1]
     assert it.wants
     it.asked()
+    return it
+
+
+def test_what_was_played_while_thinking_is_skipped():
+    it = halfway()
     assert it.next()[0] == 2
     it.take(chunk(100))
     assert [it.next()[0] for _ in range(3)] == [101, 102, 103]
@@ -29,12 +35,7 @@ def test_what_was_played_while_thinking_is_skipped():
 
 def test_blending_by_hand():
     """Old 2, 3 against new 100, 101: weights of the old 2/3, 1/3; the gripper is the new one's at once."""
-    it = broker(blend="linear")
-    it.asked()
-    it.take(chunk(0))
-    it.next()
-    it.next()
-    it.asked()
+    it = halfway(blend="linear")
     it.take(chunk(100))
     played = np.array([it.next() for _ in range(4)])
     np.testing.assert_allclose(played[:, 0], [2 * 2 / 3 + 100 / 3, 3 / 3 + 101 * 2 / 3, 102, 103], rtol=1e-6)
@@ -43,12 +44,7 @@ def test_blending_by_hand():
 
 def test_the_soft_mask_by_hand():
     """c = 2/3, 1/3: c (e^c - 1) / (e - 1) = 0.367706, 0.076746."""
-    it = broker(blend="soft")
-    it.asked()
-    it.take(chunk(0))
-    it.next()
-    it.next()
-    it.asked()
+    it = halfway(blend="soft")
     it.take(chunk(100))
     assert it.next()[0] == pytest.approx(100 - 98 * 0.367706, rel=1e-5)
     assert it.next()[0] == pytest.approx(101 - 98 * 0.076746, rel=1e-5)
