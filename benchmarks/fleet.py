@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from lastr1.config import BackboneConfig, ChaosConfig, ClusterConfig, Config, EnvConfig
-from lastr1.model.policy import LatentPolicy
 from lastr1.presets import RECIPES
-from lastr1.train import jobs
-from lastr1.train.learner import Learner
-from lastr1.train.metrics import read_metrics
 
-EPISODES, SLOTS, WORKERS = 32, 8, 2
-DECISIONS = 10
-"""of an episode that reaches the cap, as an untrained policy's do"""
+SLOTS, WORKERS = 8, 2
+"""of every player; an iteration has as many episodes as there are slots"""
+CALLS = 11
+"""of a simulator for an episode: a beginning and ten decisions up to the cap, as an untrained policy needs"""
 MODES = {"sync": (1, 0), "double": (2, 0), "ahead": (2, 1)}
 """name -> groups, staleness"""
 
 
 def slow_down(policy: float, step: float) -> None:
     """In this process, a batch of decisions and an optimizer step take so many seconds longer."""
+    from lastr1.model.policy import LatentPolicy  # not above: simulator processes import this file
+    from lastr1.train.learner import Learner
+
     LatentPolicy.decide = _late(LatentPolicy.decide, policy)
     Learner._step = _late(Learner._step, step)
 
@@ -67,7 +67,11 @@ def recipe(simulator: float, collectors: int, mode: str) -> Config:
         ),
         warmup=replace(base.warmup, iterations=1, batch=4),
         reinforce=replace(
-            base.reinforce, iterations=4, episodes=EPISODES, checkpoint_every=100, minutes=None
+            base.reinforce,
+            iterations=4,
+            episodes=SLOTS * max(1, collectors),
+            checkpoint_every=100,
+            minutes=None,
         ),
         cluster=ClusterConfig(collectors=collectors, staleness=staleness),
     )  # fmt: skip
@@ -88,8 +92,10 @@ def ray_for(collectors: int, policy: float, step: float) -> AbstractContextManag
 
 def measure(config: Config, checkpoint: Path, out: Path, policy: float, update: float) -> str:
     """One line; without the first iteration, in which processes start, and the last, with nothing ahead."""
+    from lastr1.train.metrics import read_metrics
+
     collectors = config.cluster.collectors
-    ideal = EPISODES * DECISIONS * config.chaos.delay / (WORKERS * max(1, collectors))
+    ideal = SLOTS * CALLS * config.chaos.delay / WORKERS
     steps = config.reinforce.minibatches * config.reinforce.epochs
     slow_down(policy, update * ideal / steps)
     with ray_for(collectors, policy, update * ideal / steps) if collectors else nullcontext():
@@ -117,10 +123,10 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", default=list(MODES), choices=list(MODES))
     parser.add_argument("--simulator", type=float, default=0.1, help="seconds per decision")
     parser.add_argument("--policy", type=float, default=0.2, help="seconds per batch of decisions")
-    parser.add_argument(
-        "--update", type=float, default=1.0, help="times the simulators' share of an iteration"
-    )
+    parser.add_argument("--update", type=float, default=1.0, help="times what simulators need at best")
     args = parser.parse_args()
+    from lastr1.train import jobs
+
     print("collectors mode     steps/s  s/iteration  simulators  in rollouts  bytes/decision")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -65,7 +65,7 @@ class Ranks:
 
 
 class RayFleet:
-    """The same three methods as the local fleet.
+    """The same methods as the local fleet.
 
     With `cluster.staleness` S, episodes of the S iterations after this one are ordered before the update, so
     that collectors play while ranks learn; none is played with weights older than S updates.  What is played
