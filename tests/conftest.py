@@ -159,7 +159,7 @@ def played(observations, noise):
         return [
             Decided(
                 instruction=o.instruction,
-                pixels=np.stack([bundle.prompts.pixels(o.images[c]) for c in bundle.prompts.cameras]),
+                pixels=bundle.prompts.views(o),
                 thought=tree_map(lambda x, i=i: x[i], decision.thought),
                 tokens=decision.tokens[i],
                 terms=tree_map(lambda x, i=i: x[i], decision.terms),

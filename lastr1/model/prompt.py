@@ -127,13 +127,17 @@ class PromptBuilder:
         """The centre crops of many images [B, H, W, 3] of one camera."""
         return np.stack([self.pixels(image) for image in images])
 
+    def views(self, observation: Observation) -> Image:
+        """The centre crops of all cameras, [cameras, image, image, 3]."""
+        return np.stack([self.pixels(observation.images[camera]) for camera in self.cameras])
+
     def build(self, observations: Sequence[Observation], device: torch.device = CPU) -> Prompt:
         """A left-padded batch with centre-cropped images, on `device`."""
-        pixels = [self.pixels(o.images[camera]) for o in observations for camera in self.cameras]
-        return self.batch([o.instruction for o in observations], np.stack(pixels), device)
+        pixels = np.stack([self.views(o) for o in observations])
+        return self.batch([o.instruction for o in observations], pixels, device)
 
     def batch(self, instructions: Sequence[str], pixels: Image, device: torch.device = CPU) -> Prompt:
-        """The same from cropped images [B * cameras, image, image, 3]: by decision, then in camera order.
+        """The same from crops [B, cameras, image, image, 3], or in that order [B * cameras, image, image, 3].
 
         Pixels travel as bytes, an eighth of the patches that the device makes of them.
         """
@@ -145,7 +149,8 @@ class PromptBuilder:
             ids[i, length - len(row) :] = torch.tensor(row)
             mask[i, length - len(row) :] = True
         side = self.image // self.patch
-        seen = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        pictures = pixels.reshape(-1, *pixels.shape[-3:])
+        seen = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
         return Prompt(
             token_ids=ids.to(device),
             mask=mask.to(device),

@@ -5,7 +5,7 @@ L latent slots, D latent width, N action tokens, Q decisions after a truncation 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -25,8 +25,8 @@ def tree_map(f: Callable[..., Tensor], *trees: T) -> T:
     """Apply `f` to corresponding tensors of frozen dataclasses of tensors."""
     if isinstance(trees[0], Tensor):
         return f(*trees)  # type: ignore[return-value]
-    kind = type(trees[0])
-    return kind(**{x.name: tree_map(f, *(getattr(tree, x.name) for tree in trees)) for x in fields(kind)})  # type: ignore[arg-type]
+    parts = [vars(tree) for tree in trees]
+    return type(trees[0])(**{name: tree_map(f, *(part[name] for part in parts)) for name in parts[0]})
 
 
 def moved(tree: T, device: torch.device) -> T:

@@ -12,7 +12,7 @@ from lastr1 import spans
 from lastr1.envs.base import Start
 from lastr1.envs.pool import EnvLost, EnvPool
 from lastr1.model.noise import Noise
-from lastr1.model.policy import Decision
+from lastr1.model.policy import Decision, LatentPolicy
 from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decided, Episode, Step, moved, tree_map
@@ -164,25 +164,10 @@ class Player:
     ) -> tuple[list[Decided], list[ActionChunk]]:
         bundle, policy = self.bundle, self.bundle.policy
         seeds = [_seed(noise, game.index, len(game.steps)) for game in games] if noise is not None else None
-        draws = (
-            moved(
-                Noise.draw(
-                    seeds,
-                    latents=policy.config.latents,
-                    width=policy.backbone.width,
-                    actions=policy.action_tokens,
-                ),
-                policy.device,
-            )
-            if seeds is not None
-            else None
-        )
-        observations = [game.observation for game in games]
-        pixels = np.stack(
-            [[bundle.prompts.pixels(o.images[c]) for c in bundle.prompts.cameras] for o in observations]
-        )
-        instructions = [o.instruction for o in observations]
-        prompt = bundle.prompts.batch(instructions, pixels.reshape(-1, *pixels.shape[2:]), policy.device)
+        draws = draw_noise(policy, seeds) if seeds is not None else None
+        pixels = np.stack([bundle.prompts.views(game.observation) for game in games])
+        instructions = [game.observation.instruction for game in games]
+        prompt = bundle.prompts.batch(instructions, pixels, policy.device)
         # an episode is stored where there is room
         with spans.span("policy", f"decide for {len(games)}"):
             decision = moved(policy.decide(prompt, draws, most=most), CPU)
@@ -223,8 +208,17 @@ def _unstack(decision: Decision, instructions: list[str], pixels: np.ndarray) ->
         )
 
 
+def draw_noise(policy: LatentPolicy, seeds: Sequence[int]) -> Noise:
+    """Dice for a batch of decisions, where the policy computes."""
+    drawn = Noise.draw(
+        seeds, latents=policy.config.latents, width=policy.backbone.width, actions=policy.action_tokens
+    )
+    return moved(drawn, policy.device)
+
+
 def scene_seed(run: int, stream: int, index: int) -> int:
-    """Seed of a fresh scene; streams (0 training, 1 evaluation, 2 demonstrations, 3 progress) never meet."""
+    """Seed of a fresh scene (streams 0 training, 1 evaluation, 2 demonstrations, 3 progress) or of dice (from
+    4 on); streams never meet."""
     return _seed(run, stream, index) & 0xFFFFFFFF
 
 

@@ -9,7 +9,6 @@ Axes: C control steps per chunk, A action size, S state size.
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -30,11 +29,9 @@ from lastr1.envs import make_env
 from lastr1.envs.base import Env, Start
 from lastr1.envs.worker import die_with_parent
 from lastr1.model.hub import sync
-from lastr1.model.noise import Noise
 from lastr1.model.policy import LatentPolicy
 from lastr1.model.weights import Bundle
-from lastr1.rollout.batch import moved
-from lastr1.rollout.collect import scene_seed
+from lastr1.rollout.collect import draw_noise, scene_seed
 from lastr1.rollout.devices import make_human
 from lastr1.rollout.human import Intervention, Verdict
 from lastr1.train import run
@@ -167,8 +164,8 @@ class Actor:
         bundle, policy = self.bundle, self.bundle.policy
         seed = scene_seed(self.config.seed, DICE, 10_000 * self._place.episode + self._decisions)
         self._decisions += 1
-        noise = moved(draw_noise(policy, [seed]), policy.device)
-        decision = policy.decide(bundle.prompts.build([observation], policy.device), noise)
+        prompt = bundle.prompts.build([observation], policy.device)
+        decision = policy.decide(prompt, draw_noise(policy, [seed]))
         bins = decision.tokens.cpu().reshape(policy.config.chunk, -1).numpy()
         return bundle.codec.decode(bins)
 
@@ -202,14 +199,10 @@ def make_transition(
     bundle: Bundle, job: InteractiveConfig, before: Observation, after: Observation, actions: Floats
 ) -> Transition:
     """A whole chunk of the policy's own [C, A], in the middle of an episode."""
-
-    def seen(observation: Observation) -> np.ndarray:
-        return np.stack([bundle.prompts.pixels(observation.images[c]) for c in bundle.prompts.cameras])
-
     return Transition(
         instruction=before.instruction,
         task=0,
-        pixels=seen(before),
+        pixels=bundle.prompts.views(before),
         state=before.state,
         actions=actions,
         steps=len(actions),
@@ -217,20 +210,12 @@ def make_transition(
         terminated=False,
         truncated=False,
         success=False,
-        next_pixels=seen(after),
+        next_pixels=bundle.prompts.views(after),
         next_state=after.state,
         is_intervention=False,
         teleop_action=np.zeros_like(actions),
         takeover=False,
         version=0,
-    )
-
-
-def draw_noise(policy: LatentPolicy, seeds: list[int]) -> Noise:
-    """Dice for a batch of decisions."""
-    config = policy.config
-    return Noise.draw(
-        seeds, latents=config.latents, width=policy.backbone.width, actions=policy.action_tokens
     )
 
 
@@ -263,7 +248,7 @@ def starts(config: Config, tasks: int, first: int) -> Iterator[tuple[int, Start]
 def act(config: Config, start: Path, root: Path, count: int, shared: Shared, complaints: Connection) -> None:
     """A process's life: play until the run's transitions are there; `count` are already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the learner handles it
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    die_with_parent()
     torch.set_num_threads(max(1, config.threads // 2))
     try:
         env = make_env(config.env)

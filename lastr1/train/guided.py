@@ -23,9 +23,9 @@ from lastr1.model.backbone import Prompt
 from lastr1.model.critic import Critics
 from lastr1.model.policy import Thought
 from lastr1.model.weights import Bundle
-from lastr1.rollout.batch import moved, tree_map
-from lastr1.rollout.collect import scene_seed
-from lastr1.train.actor import draw_noise, freeze
+from lastr1.rollout.batch import tree_map
+from lastr1.rollout.collect import draw_noise, scene_seed
+from lastr1.train.actor import freeze
 from lastr1.train.buffers import Batch, Buffers
 from lastr1.train.checkpoint import load_optimizer
 from lastr1.types import Array, Floats, UserError
@@ -101,7 +101,7 @@ class InteractiveLearner:
         pixels = np.concatenate([batch.pixels, batch.next_pixels])
         prompt = self._prompt(batch.instructions * 2, pixels)
         seeds = [scene_seed(self.config.seed, DICE, 1 + 4096 * number + row) for row in range(2 * size)]
-        decision = policy.decide(prompt, moved(draw_noise(policy, seeds), policy.device))
+        decision = policy.decide(prompt, draw_noise(policy, seeds))
         played = np.arange(policy.config.chunk)[None] < batch.steps[:, None]  # [B, C]
         valid = self._tensor(np.repeat(played, batch.actions.shape[-1], axis=1))
         share = batch.steps / policy.config.chunk
@@ -188,9 +188,7 @@ class InteractiveLearner:
         return norm.item()
 
     def _prompt(self, instructions: list[str], pixels: Array) -> Prompt:
-        return self.bundle.prompts.batch(
-            instructions, pixels.reshape(-1, *pixels.shape[2:]), self.policy.device
-        )
+        return self.bundle.prompts.batch(instructions, pixels, self.policy.device)
 
     def _as_played(self, tokens: Tensor) -> Tensor:
         """Drawn bins as the robot would play them (grippers open or closed), in the critics' numbers."""

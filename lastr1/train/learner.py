@@ -23,7 +23,6 @@ from lastr1.model.prompt import CPU
 from lastr1.model.weights import Bundle
 from lastr1.rollout.batch import Decisions, Minibatch, moved, tree_map
 from lastr1.train.schedule import cosine_rate
-from lastr1.types import Array
 
 
 class Peer(Protocol):
@@ -172,17 +171,13 @@ class Learner:
         }
 
     def _prompt(self, rows: Decisions) -> Prompt:
-        return self.bundle.prompts.batch(rows.instructions, _flat(rows.pixels), self.policy.device)
+        return self.bundle.prompts.batch(rows.instructions, rows.pixels, self.policy.device)
 
     def _chosen(self, rows: Decisions) -> tuple[Thought, Tensor]:
         return moved(rows.thought, self.policy.device), rows.tokens.to(self.policy.device)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self.config.autocast)
-
-
-def _flat(pixels: Array) -> Array:
-    return pixels.reshape(-1, *pixels.shape[2:])
 
 
 def shares(count: int, parts: int) -> tuple[Tensor, ...]:
