@@ -147,6 +147,7 @@ def main() -> None:
     if asked.plan:
         asyncio.run(_read_aloud(env.spec, np.load(asked.plan)))
     client, start = openpi_client(asked.openpi), Start(task=asked.task, state=0)
+    env.reset(start)  # builds the scene: a while in which a client could not answer the server's pings
     with tempfile.TemporaryDirectory() as scratch:
         bundle = untrained(config, env)
         weights.save(bundle, Path(scratch) / "policy")

@@ -97,11 +97,12 @@ TABLETOP_BUDGET = replace(
 _INTERACTIVE = InteractiveConfig(
     transitions=800,
     start_after=100,
-    updates_per_transition=0.5,
+    updates_per_transition=1.0,
     batch=8,
     critic_updates=1,  # half the work: every update of the critics has the policy think anew
     lr=2e-4,  # all weights of a million, without an adapter
     critic_first=50,
+    patience=10,  # who helps late shows the way back, not where it was lost
     guided_weight=0.1,  # few transitions: what critics know of them is a guess
     cloning_smoothing=3.0,
 )
