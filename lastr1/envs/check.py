@@ -1,6 +1,6 @@
 """Does a simulator keep the contract of `lastr1.envs.base`?  Every environment of the package must pass.
 
-`observation_flaw`, `outcome_flaw` and `frame_flaw` also judge every answer while a run is played (`EnvPool`).
+`observation_flaw` and `outcome_flaw` also judge every answer while a run is played (`EnvPool`).
 """
 
 from collections.abc import Callable
@@ -108,12 +108,6 @@ def outcome_flaw(outcome: object, spec: RobotSpec, asked: int) -> str:
     if outcome.reward != float(outcome.terminated):
         return f"reward is {outcome.reward}: 1 on success, otherwise 0"
     return observation_flaw(outcome.observation, spec)
-
-
-def frame_flaw(frame: object, size: int) -> str:
-    """The same of a frame for videos."""
-    flaw = _array_flaw(frame, (size, size, 3), np.uint8)
-    return f"a frame {flaw}" if flaw else ""
 
 
 def _array_flaw(array: object, shape: tuple[int, ...], kind: type[np.generic]) -> str:

@@ -29,11 +29,9 @@ class Facts:
     setup: Setup
 
 
-# reset, play, either with a fault planted in it, frame of that size, facts
-Request: TypeAlias = Start | ActionChunk | Struck | int | None
-Answer: TypeAlias = (
-    Any  # Observation, Outcome, Image or Facts in the same order; EnvLost; or an error to raise
-)
+# reset, play, either with a fault planted in it, facts
+Request: TypeAlias = Start | ActionChunk | Struck | None
+Answer: TypeAlias = Any  # Observation, Outcome or Facts in the same order; EnvLost; or an error to raise
 
 
 class Host:
@@ -66,8 +64,6 @@ class Host:
                 return env.play(request)
             case Struck():
                 return suffer(request, lambda: self._run(slot, request.request))
-            case int():
-                return env.frame(request)
             case None:
                 return Facts(
                     spec=env.spec,

@@ -11,16 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-import numpy as np
-
 from lastr1.config import ChaosConfig
 from lastr1.envs.base import Env, Setup, Start
 from lastr1.envs.chaos import Chaos, Fault, Struck
-from lastr1.envs.check import frame_flaw, observation_flaw, outcome_flaw
+from lastr1.envs.check import observation_flaw, outcome_flaw
 from lastr1.envs.host import Answer, EnvLost, Request
 from lastr1.envs.worker import Backend, Here, Loss, Processes
 from lastr1.spec import RobotSpec
-from lastr1.types import ActionChunk, Image, Observation, Outcome, UserError
+from lastr1.types import ActionChunk, Observation, Outcome, UserError
 
 __all__ = ["EnvLost", "EnvPool"]
 
@@ -65,7 +63,8 @@ class EnvPool:
         self._lost: dict[int, EnvLost] = {}  # episodes lost while nothing was asked of their slots
         self._told: dict[int, EnvLost] = {}  # those of them that were asked to go on
         try:
-            facts = self._ask({0: None})[0]
+            self._send({0: None})
+            facts = self._receive(1, math.inf)[0]
             if isinstance(facts, EnvLost):
                 raise RuntimeError(f"the first environment could not be built: {facts.reason}")
         except BaseException:
@@ -118,21 +117,6 @@ class EnvPool:
         answers: dict[int, Answer] = {**self._told}
         self._told = {}
         return answers | self._receive(least - len(answers), patience)
-
-    def frame(self, slot: int, size: int) -> Image:
-        """The scene of a slot now, [size, size, 3]; black when it is lost, which the next `play` reports."""
-        answer = np.zeros((size, size, 3), np.uint8)
-        if slot not in self._lost:
-            got = self._ask({slot: size})[slot]
-            if isinstance(got, EnvLost):
-                self._lost[slot] = got
-            else:
-                answer = got
-        return answer
-
-    def _ask(self, requests: Mapping[int, Request]) -> dict[int, Answer]:
-        self._send(requests)
-        return self._receive(len(requests), math.inf)
 
     def _send(self, requests: Mapping[int, Request]) -> None:
         assert not requests.keys() & self._asked.keys(), "a slot was asked before it answered"
@@ -188,8 +172,6 @@ class EnvPool:
                 return observation_flaw(answer, self.spec)
             case ActionChunk(actions=actions):
                 return outcome_flaw(answer, self.spec, len(actions))
-            case int(size):
-                return frame_flaw(answer, size)
             case None:
                 return ""
 

@@ -23,7 +23,6 @@ MUTANTS = [
         ),
         ("a slot that was lost plays on", "if _ended(answer):", "if False:"),
         ("what a slot lost as it waited is not told", "= {**self._told}", "= {}"),
-        ("a lost frame is forgotten", "self._lost[slot] = got", "pass"),
         ("one restart too few", "self._in_a_row > self._restarts", "self._in_a_row >= self._restarts"),
         ("an episode that ends forgives nothing", "(0 if ended else self._in_a_row)", "self._in_a_row"),
         ("answers are believed", "if flaw:", "if False:"),
