@@ -51,8 +51,9 @@ class Sleeper:
     def play(self, chunk: ActionChunk) -> Outcome:
         time.sleep(self.seconds * self.rng.uniform(1 - self.spread, 1 + self.spread))
         self.left -= 1
+        over = self.left == 0
         return Outcome(
-            observation=SEEN, reward=0.0, terminated=not self.left, truncated=False, steps=len(chunk.actions)
+            observation=SEEN, reward=float(over), terminated=over, truncated=False, steps=len(chunk.actions)
         )
 
     def frame(self, size: int) -> Image:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from lastr1 import spans
 from lastr1.cluster import ray
@@ -19,8 +19,8 @@ from lastr1.types import UserError
 Actor = Any  # a handle of Ray's
 Reference = Any  # to an object in Ray's store
 
-LOST = (RayActorError, ObjectLostError)
-"""an actor is gone, or what it left is"""
+LOST = (RayActorError, ObjectLostError, OutOfMemoryError)
+"""an actor is gone (the last: Ray ended it, as its machine ran out of memory), or what it left is"""
 
 
 EVALUATION = -1
@@ -65,7 +65,11 @@ class Crew:
         hired = [hire(place) for place in range(count)]
         self._places = [actor for actor, _ in hired]
         self._starting: dict[Actor, Reference] = {}
-        self.suite: Suite = [answer(ready) for _, ready in hired].pop()
+        try:
+            self.suite: Suite = [answer(ready) for _, ready in hired].pop()
+        except LOST as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f"a collector did not start ({why}): lower --cluster.collectors") from None
 
     def load(self, version: int, parts: Sequence[Reference]) -> None:
         """Whatever is ordered from now on is played with these weights."""

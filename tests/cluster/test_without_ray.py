@@ -33,3 +33,19 @@ def test_parts_of_ranks_become_whole(rows):
     install(target, [{"weight": whole["weight"][a:b]} for a, b in pairwise(cuts)])
     assert torch.equal(target.weight, source.weight)
     assert torch.equal(target.bias, kept)
+
+
+def test_a_process_ended_for_its_machines_memory_is_a_lost_one(monkeypatch):
+    """Ray raises an error of its own kind then, not that of a dead process."""
+    ray_exceptions = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+    from lastr1.cluster import crew, fleet
+    from lastr1.types import UserError
+
+    def killed(*_):
+        raise ray_exceptions.OutOfMemoryError("1 worker(s) were killed\nMemory usage ...")
+
+    monkeypatch.setattr(crew.ray, "get", killed)
+    with pytest.raises(fleet.RankLost, match="OutOfMemoryError"):
+        fleet.Ranks([]).all("update")
+    with pytest.raises(UserError, match=r"did not start \(1 worker\(s\) were killed\): lower --cluster.coll"):
+        crew.Crew(lambda _: (None, None), 1, 20)
