@@ -1,7 +1,7 @@
 """LeRobot, or where it is not installed a stand-in with the few names that the plugin uses.
 
-The stand-in keeps to the interface of LeRobot 0.4.4 and 0.6.1, against which these tests pass as well: run
-them in an environment that has it.
+The stand-in keeps to the interface of LeRobot 0.6.1, with which these tests pass as well: run them in an
+environment that has it.
 """
 
 import dataclasses
