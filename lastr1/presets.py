@@ -145,15 +145,25 @@ _LIBERO = Config(
 _LIBERO_SMALL = replace(
     TABLETOP,
     env=EnvConfig(image=128, render="coarse", slots=4, workers=0),
-    policy=replace(TABLETOP.policy, crop=0.8),
+    policy=replace(TABLETOP.policy, image=64, crop=0.8),
     warmup=replace(
-        TABLETOP.warmup, iterations=300, lr=2e-4, lr_end=0.05, freeze_vision=False, report_every=300
+        TABLETOP.warmup,
+        iterations=350,
+        lr=5e-4,
+        lr_end=0.03,
+        ramp=20,
+        action_smoothing=2.0,
+        freeze_vision=False,
+        report_every=350,
     ),
     lapo=replace(TABLETOP.lapo, discount=0.95),
-    optimizer=replace(TABLETOP.optimizer, ramp=20),
+    optimizer=replace(TABLETOP.optimizer, lr=5e-5, lr_end=1.0, ramp=10),
     reinforce=replace(TABLETOP.reinforce, iterations=60, episodes=32, minutes=None),
 )
-"""LIBERO for a million weights on processors; pictures are smaller and plainer than the protocol's."""
+"""LIBERO for a million weights on processors; pictures are smaller and plainer than the protocol's.
+
+Wants a base that has seen other tasks of LIBERO (docs/LOG.md, "a base that grasps").
+"""
 
 DUALARM = replace(
     _LIBERO,
