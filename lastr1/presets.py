@@ -177,7 +177,8 @@ DUALARM_SMALL = replace(
     _LIBERO_SMALL,
     name="dualarm_small",
     env=replace(_LIBERO_SMALL.env, suite="dualarm", image=96),
-    policy=replace(_LIBERO_SMALL.policy, image=96, crop=1.0),  # hands and their surroundings fill the pictures
+    # hands and their surroundings fill the pictures
+    policy=replace(_LIBERO_SMALL.policy, image=96, crop=1.0),
 )
 """The same for a million weights on processors, from one demonstration per task."""
 
