@@ -16,16 +16,12 @@ import numpy as np
 from lastr1.envs.base import Env, Recording, Start
 from lastr1.types import ActionChunk, Floats, Observation, Outcome
 
-PREFIX, STRAY = (
-    60,
-    12,
-)  # most disturbed control steps before a demonstration, and most that go astray after them
+# Most disturbed control steps before a demonstration, and most that go astray after them.
+PREFIX, STRAY = 60, 12
 LASTS = 0.8  # how much of a push is left after a control step
 ASIDE = 0.6  # largest move of an arm that goes astray, controller units
-TURNS, TWIST = (
-    ("roll", "pitch", "yaw"),
-    0.2,
-)  # rotations are disturbed less: a twisted hand sees and grasps nothing
+TURNS = ("roll", "pitch", "yaw")
+TWIST = 0.2  # how much less rotations are disturbed: a twisted hand grasps nothing
 
 
 class Stepped(Env, Protocol):
