@@ -67,7 +67,7 @@ class Crew:
         self._starting: dict[Actor, Reference] = {}
         try:
             self.suite: Suite = [answer(ready) for _, ready in hired].pop()
-        except LOST as error:
+        except OutOfMemoryError as error:
             why = str(error).splitlines()[0]
             raise UserError(f"a collector did not start ({why}): lower --cluster.collectors") from None
 
