@@ -168,9 +168,8 @@ class Player:
         pixels = np.stack([bundle.prompts.views(game.observation) for game in games])
         instructions = [game.observation.instruction for game in games]
         prompt = bundle.prompts.batch(instructions, pixels, policy.device)
-        # an episode is stored where there is room
         with spans.span("policy", f"decide for {len(games)}"):
-            decision = moved(policy.decide(prompt, draws, most=most), CPU)
+            decision = moved(policy.decide(prompt, draws, most=most), CPU)  # stored where there is room
         bins = decision.tokens.reshape(len(games), policy.config.chunk, -1).numpy()
         chunks = [ActionChunk(actions=actions) for actions in bundle.codec.decode(bins)]
         return list(_unstack(decision, instructions, pixels)), chunks
@@ -179,9 +178,8 @@ class Player:
         self, ended: list[_Running], noise: int | None, most: int | None
     ) -> Iterator[tuple[int, Episode]]:
         cut = [game for game in ended if not game.success]
-        after = iter(
-            self._decide(cut, noise, most)[0] if cut else []
-        )  # one more thought: the value after a truncation
+        # One more thought: the value after a truncation.
+        after = iter(self._decide(cut, noise, most)[0] if cut else [])
         for game in ended:
             yield (
                 game.index,
